@@ -34,14 +34,14 @@ class InMemoryPersistence:
         lease: LeaseChange | None = None,
     ) -> None:
         """See `Persistence.append`."""
-        stored = self._records.get(workflow_id, [])
-        if len(stored) != expected_version:
+        stored = len(self._records.get(workflow_id, ()))
+        if stored != expected_version:
             raise ConcurrencyError(
-                f"Workflow {workflow_id!r} is at version {len(stored)}, not {expected_version}: somebody else "
+                f"Workflow {workflow_id!r} is at version {stored}, not {expected_version}: somebody else "
                 "appended first. Read it again and decide again.",
                 workflow_id=workflow_id,
                 expected_version=expected_version,
-                stored_version=len(stored),
+                stored_version=stored,
             )
         if lease is not None:
             self._check_lease(workflow_id, lease.replaces)
@@ -49,9 +49,7 @@ class InMemoryPersistence:
                 self._leases.pop(workflow_id, None)
             else:
                 self._leases[workflow_id] = Lease(lease.owner, lease.token, lease.expires_at)
-        self._records[workflow_id] = [*stored, *records] if not stored else stored
-        if stored:
-            stored.extend(records)
+        self._records.setdefault(workflow_id, []).extend(records)
         self._headers[workflow_id] = header
 
     async def read(self, workflow_id: str, *, after: int = 0) -> list[Record]:
