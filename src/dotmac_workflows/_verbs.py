@@ -10,7 +10,7 @@ What a caller sees on the object is published from here, after each commit; see 
 
 import inspect
 import logging
-import uuid
+import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
@@ -45,6 +45,7 @@ logger = logging.getLogger("dotmac_workflows")
 
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
+_RUNNING = WorkflowStatus.RUNNING  # looked up once: an enum's members are slow to get at
 SETTINGS = Settings._fields
 RUN_STATE = frozenset(
     {"status", "current_step_index", "results", "pending_approval_step", "approval_data", "steps", "workflow_id"}
@@ -71,6 +72,8 @@ class Control:
         """Whether what is shown is a failed validation."""
         self._busy = False
         self._shown: list[WorkflowResult] | None = None
+        """The state's results that are shown; `_results` is what callers see of them."""
+        self._results: list[WorkflowResult] = []
         self._gate = 0
         self._type = ""
         self.host: LocalHost | None = None
@@ -82,18 +85,18 @@ class Control:
 
     def publish(self, state: RunState) -> None:
         """Show a committed state on the object."""
-        view = self._view
-        if self._shown is not state.results:
+        view, results = self._view, state.results
+        if self._shown is not results:
             self._publish_anew(state)
-        shown: list[WorkflowResult] = view["results"]
-        if len(shown) < len(state.results):
-            shown += state.results[len(shown) :]
-        view["status"] = state.status
+        elif len(self._results) != len(results):
+            self._results += results[len(self._results) :]
         view["current_step_index"] = state.index
-        if state.gate != self._gate:
-            view["pending_approval_step"] = state.pending_step
-            view["approval_data"] = state.approval_data
-            self._gate = state.gate
+        if view["status"] is state.status is _RUNNING and state.rollback is None:
+            return  # between two steps, when nothing else can have changed
+        view["status"] = state.status
+        view["pending_approval_step"] = state.pending_step
+        view["approval_data"] = state.approval_data
+        self._gate = state.gate
         self.rollback_status = state.rollback_status
         self.ended_at = state.ended_at
 
@@ -101,10 +104,8 @@ class Control:
         """Show everything of a state that this object has not shown a part of."""
         view, plan = self._view, state.plan
         self._shown = state.results
-        view["results"] = []
-        view["pending_approval_step"] = state.pending_step
-        view["approval_data"] = state.approval_data
-        self._gate = state.gate
+        view["results"] = self._results = list(state.results)
+        view["status"] = WorkflowStatus.PENDING
         if plan is not None:
             self._known, self._invalid = True, False
             view["steps"] = _ReadOnlyList(plan.steps)
@@ -235,7 +236,7 @@ class Control:
         tenure = None
         if self.persistence is not None:
             leases = self.persistence if isinstance(self.persistence, Leases) else None
-            tenure = Tenure(uuid.uuid4().hex, state.token, leases)
+            tenure = Tenure(os.urandom(16).hex(), state.token, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
         self.host = host = LocalHost(self._workflow, journal, self.publish, tenure)
@@ -340,7 +341,7 @@ class Control:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
         plan = WorkflowStarted(
-            self._now(), uuid.uuid4().hex, type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
+            self._now(), os.urandom(16).hex(), type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
         )
         commands.check_plan(plan, w.workflow_id)
         return plan

@@ -71,14 +71,39 @@ class Workflow:
     workflow_type: ClassVar[str | None] = None
     """What stores call this class; its name when left out. Give one before you rename a class with runs in flight."""
 
+    on_step_started: Callback = None
+    """Told the name of a step that is about to run."""
+    on_step_completed: Callback = None
+    """Told the result of a step that ended, well or not."""
+    on_approval_required: Callback = None
+    """Told the name of the step after which the run waits."""
+    on_rollback_started: Callback = None
+    """Told the name of the step at which the run turned round."""
+    on_rollback_completed: Callback = None
+    """Told all results, those of the rollback steps at the end; see `rollback_status`."""
+    on_workflow_completed: Callback = None
+    """Told all results."""
+    on_workflow_failed: Callback = None
+    """Told all results, after the rollback."""
+    on_workflow_cancelled: Callback = None
+    """Told all results, after the rollback."""
+
     workflow_id: WorkflowId
+    """Names the run in its store."""
     steps: list[StepName]
+    """The names of the steps, in order; pinned when the run starts."""
     metadata: JsonObject
+    """What the run is about; pinned when the run starts, and with a persistence read-only from then on."""
     status: WorkflowStatus
+    """Where the run stands."""
     current_step_index: int
+    """Which step is next, runs, or is waited at; counted from 0."""
     results: list[WorkflowResult]
+    """The current pass: one result a step, then those of its rollback."""
     pending_approval_step: StepName | None
+    """The step after which the run waits for a decision."""
     approval_data: JsonObject | None
+    """What the last approval brought."""
     rollback_on_failure: bool
     continue_on_step_failure: bool
     require_approval: bool
@@ -105,23 +130,18 @@ class Workflow:
         Raises:
             WorkflowConfigurationError: `persistence` is none.
         """
-        self.workflow_id = workflow_id or str(uuid.uuid4())
-        self.steps = steps if steps is not None else []
-        self.metadata = metadata if metadata is not None else {}
-        self.status = WorkflowStatus.PENDING
-        self.current_step_index = 0
-        self.results = []
-        self.pending_approval_step = None
-        self.approval_data = None
-        self.on_step_started: Callback = None
-        self.on_step_completed: Callback = None
-        self.on_workflow_completed: Callback = None
-        self.on_workflow_failed: Callback = None
-        self.on_workflow_cancelled: Callback = None
-        self.on_approval_required: Callback = None
-        self.on_rollback_started: Callback = None
-        self.on_rollback_completed: Callback = None
-        self.__dict__.update(Settings()._asdict())
+        # Not by assignment, which __setattr__ looks at: a short run costs hardly more than its construction.
+        vars(self).update(
+            Settings()._asdict(),
+            workflow_id=workflow_id or str(uuid.uuid4()),
+            steps=steps if steps is not None else [],
+            metadata=metadata if metadata is not None else {},
+            status=WorkflowStatus.PENDING,
+            current_step_index=0,
+            results=[],
+            pending_approval_step=None,
+            approval_data=None,
+        )
         self._workflow_control = Control(self, persistence)
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -65,7 +65,8 @@ async def drive(host: Host, state: RunState, pending: list[Event]) -> RunState:
     """
     while True:
         fold(state, pending)
-        events, action = decide(state, host.now())
+        # What follows from a fact happens at its instant.
+        events, action = decide(state, pending[-1].at if pending else host.now())
         fold(state, events)
         try:
             await host.commit(state, pending + events)

@@ -11,7 +11,7 @@ Steps run inline in the driver's task. What has to reach a step that runs comes 
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,10 +22,10 @@ from .._core.events import (
     Event,
     Released,
     RollbackOutcome,
+    RollbackStepStarted,
     RollbackStepSkipped,
     StepOutcome,
     StepStarted,
-
     WorkflowStarted,
 )
 from .._core.state import RunState, apply
@@ -100,10 +100,10 @@ class LocalHost:
         self._tenure = tenure
         self._runtime = subject.runtime
         self._log = logger.isEnabledFor(logging.INFO)
-        self._driving = False
         self.now = self._runtime.clock.now_us
+        self._monotonic = self._runtime.clock.monotonic
         self.run: WorkflowStarted | None = None
-        """How the run was started."""
+        """How the run was started; None until this host drives it."""
         self.action: RunStep | RunRollback | None = None
         """What runs at this moment."""
         self._loop = asyncio.get_running_loop()
@@ -124,28 +124,27 @@ class LocalHost:
             ConcurrencyError: Somebody appended first, and this host does not drive yet: ask again.
             LeaseLostError: Somebody else drives by now.
         """
-        change = None
-        if self._tenure is not None:
-            change = self._tenure.change(state, self._expiry())
+        tenure = self._tenure
         try:
-            await self._journal.append(state, events, change)
+            if tenure is None:
+                await self._journal.append(state, events)
+            else:
+                change = tenure.change(state, self._expiry())
+                await self._journal.append(state, events, change)
+                tenure.changed(change)
         except ConcurrencyError as error:
-            if not self._driving:
+            if self.run is None:
                 raise
             raise Conflict(await self._read_again()) from error
-        if self._tenure is not None and change is not None:
-            self._tenure.changed(change)
-        self._driving = True
         self.run = state.plan
         self._publish(state)
         if self._log:
             _log_transitions(state, events)
+        subject = self._subject
         for event in events:
             name = callbacks.NAMES.get(type(event))
-            if name is not None:
-                callback = getattr(self._subject, name)
-                if callback is not None:
-                    await callbacks.call(callback, event, state.results, state.workflow_id, name)
+            if name is not None and (callback := getattr(subject, name)) is not None:
+                await callbacks.call(callback, event, state.results, state.workflow_id, name)
 
     async def _read_again(self) -> RunState:
         """Return the state after a conflict, where this host still drives it."""
@@ -173,36 +172,43 @@ class LocalHost:
         """
         started = action.started
         forward = type(action) is RunStep
-        call: Callable[[str], Awaitable[object]]
-        call = self._subject.execute_step if forward else self._subject.rollback_step
         answer: object = None
         error: Exception | None = None
-        if self._task is not None:
-            self._others_cancels = self._task.cancelling()
         self.action = action
-        began = self._runtime.clock.monotonic()
+        began = self._monotonic()
         try:
-            answer = await call(started.step)
+            if forward:
+                answer = await self._subject.execute_step(started.step)
+            else:
+                answer = await self._subject.rollback_step(started.step)
         except Exception as raised:
             error = raised
         except asyncio.CancelledError:
-            if not self._cancels or self._calm_down():
-                raise
-            if self._lost is not None:
-                raise self._lost from None
-            if not isinstance(started, StepStarted):
-                raise
-            why = f"Step {started.step!r} was interrupted by a cancel; its outcome is unknown."
-            return [interrupted(started, self.now(), why)]
+            return [self._interrupted(started)]
         finally:
             self.action = None
-        elapsed = self._runtime.clock.monotonic() - began
+        elapsed = self._monotonic() - began
         if self._cancels:
             self._calm_down()
         if self._lost is not None:
             raise self._lost
-        return [self._step_outcome(started.step, answer, error, elapsed) if forward
-                else self._rollback_outcome(started.step, answer, error, elapsed)]
+        if forward and self._tenure is None and type(answer) is WorkflowResult and answer.step == started.step:
+            # The straight way, of which `_step_outcome` is the general form: a step in memory, and all is well.
+            answer.execution_time = elapsed
+            return [settle(answer, self.now())]
+        if forward:
+            return [self._step_outcome(started.step, answer, error, elapsed)]
+        return [self._rollback_outcome(started.step, answer, error, elapsed)]
+
+    def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
+        """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
+        if not self._cancels or self._calm_down():
+            raise  # noqa: PLE0704 - the cancellation came from elsewhere, and passes through
+        if self._lost is not None:
+            raise self._lost from None
+        assert isinstance(started, StepStarted), "a rollback is interrupted by nothing but a lost lease"
+        why = f"Step {started.step!r} was interrupted by a cancel; its outcome is unknown."
+        return interrupted(started, self.now(), why)
 
     def _step_outcome(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
         if error is not None:
@@ -215,7 +221,9 @@ class LocalHost:
         else:
             result = answer
         result.execution_time = elapsed
-        return self._seal(step, settle(result, self.now(), *_exception(error)))
+        if error is not None:
+            return self._seal(step, settle(result, self.now(), *_exception(error)))
+        return self._seal(step, settle(result, self.now()))
 
     def _rollback_outcome(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
         name = f"rollback_{step}"
@@ -242,6 +250,8 @@ class LocalHost:
 
     def _seal(self, step: str, outcome: StepOutcome | RollbackOutcome) -> Event:
         """Return the outcome as it will be read back, or the failure to store it."""
+        if self._tenure is None:
+            return outcome
         try:
             return self._journal.seal(outcome)
         except ResultNotSerializableError as error:
@@ -292,6 +302,7 @@ class LocalHost:
         """
         if self.action is None or self._task is None or self._cancels or self._task is asyncio.current_task():
             return
+        self._others_cancels = self._task.cancelling()
         self._cancel_task()
         self._grace = self._loop.call_later(self._runtime.cancel_grace_seconds, self._cancel_task)
 
