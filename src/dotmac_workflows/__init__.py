@@ -7,7 +7,7 @@ is lost; approvals come from any process; what was done is undone in reverse whe
 from typing import TYPE_CHECKING
 
 from ._core.values import Codec, CodecType
-from ._run.runtime import Clock, Runtime, SystemClock
+from ._run.runtime import Clock, Runtime
 from .base import StepContext, Workflow
 from .errors import (
     AlreadyDecidedError,
@@ -57,7 +57,6 @@ __all__ = [
     "SQLitePersistence",
     "StepContext",
     "StepName",
-    "SystemClock",
     "Verification",
     "Workflow",
     "WorkflowCallback",

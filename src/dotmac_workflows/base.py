@@ -9,19 +9,19 @@ from typing import Any, ClassVar, Literal, Self
 from ._core import commands
 from ._core.actions import RunStep
 from ._core.events import Settings
+from ._run.callbacks import Callback
 from ._run.runtime import Runtime
-from ._verbs import RUN_STATE, Control, call_constructor, plan_problem
+from ._verbs import Verbs, call_constructor, check_persistence, plan_problem
+from ._view import RUN_STATE, View
 from .errors import WorkflowConfigurationError, WorkflowError, WorkflowExecutionError
 from .persistence import Persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
 from .types import (
-    AsyncWorkflowCallback,
     JsonObject,
     RollbackFailurePolicy,
     RollbackStatus,
     StepName,
-    WorkflowCallback,
     WorkflowId,
 )
 
@@ -32,8 +32,6 @@ __all__ = [
     "WorkflowError",
     "WorkflowExecutionError",
 ]
-
-Callback = WorkflowCallback | AsyncWorkflowCallback | None
 
 
 @dataclass(frozen=True)
@@ -142,11 +140,12 @@ class Workflow:
             pending_approval_step=None,
             approval_data=None,
         )
-        self._workflow_control = Control(self, persistence)
+        check_persistence(persistence, self.workflow_id)
+        self._workflow_view = View(persistence)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in RUN_STATE and "_workflow_control" in self.__dict__:
-            self._workflow_control.before_assignment(name)
+        if name in RUN_STATE and "_workflow_view" in self.__dict__:
+            self._workflow_view.before_assignment(vars(self), name)
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -228,7 +227,7 @@ class Workflow:
             PersistenceError: The store failed; the run is as last recorded.
             LeaseLostError: Another process took over; this one changed nothing since.
         """
-        return await self._workflow_control.execute()
+        return await Verbs(self).execute()
 
     async def approve_and_continue(
         self, approval_data: JsonObject | None = None, *, actor: str | None = None
@@ -244,16 +243,16 @@ class Workflow:
             WorkflowExecutionError: The run is not waiting for approval.
         """
         data = approval_data or {}
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.approve(state, now, data, actor, gate))
-        return await self._workflow_control.go_on(ask, decides=True)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.approve(state, now, data, actor, gate))
+        return await Verbs(self).go_on(ask, decides=True)
 
     async def reject_and_cancel(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Close the gate that the run waits at, and end it: undone where ``rollback_on_cancel`` is set.
 
         Adds one result, of the step waited at, with ``error="approval_rejected"``. Raises as `approve_and_continue`.
         """
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
-        return await self._workflow_control.go_on(ask, decides=True)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
+        return await Verbs(self).go_on(ask, decides=True)
 
     async def approve(self, data: JsonObject | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Record an approval and run nothing; the run is then due, for `resume` or `recover` to carry on.
@@ -261,20 +260,20 @@ class Workflow:
         Needs no step code: ``Workflow.load(...)`` will do. Raises as `approve_and_continue`.
         """
         approval = data or {}
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.approve(state, now, approval, actor, gate))
-        return await self._workflow_control.record(ask)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.approve(state, now, approval, actor, gate))
+        return await Verbs(self).record(ask)
 
     async def reject(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Record a rejection and run nothing; the run is then due, to be ended by `resume` or `recover`."""
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
-        return await self._workflow_control.record(ask)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
+        return await Verbs(self).record(ask)
 
     async def resume(self, *, actor: str | None = None) -> list[WorkflowResult]:
         """Carry on what is due: a paused run, a decision that was only recorded, a run that a crash left.
 
         Runs nothing when the run ended or waits. Raises as `execute`.
         """
-        return await self._workflow_control.go_on(lambda state, now: commands.resume(state, now, actor))
+        return await Verbs(self).go_on(lambda state, now: commands.resume(state, now, actor))
 
     async def pause(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Hold the run before its next step, whichever process drives it, until `resume`.
@@ -282,7 +281,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: It waits, ended, or is being undone.
         """
-        return await self._workflow_control.record(lambda state, now: commands.pause(state, now, reason, actor))
+        return await Verbs(self).record(lambda state, now: commands.pause(state, now, reason, actor))
 
     async def cancel(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """End the run: undone where ``rollback_on_cancel`` is set.
@@ -294,7 +293,7 @@ class Workflow:
             AlreadyDecidedError: Somebody cancelled it first.
             WorkflowExecutionError: It ended, or is being undone.
         """
-        return await self._workflow_control.cancel(reason, actor)
+        return await Verbs(self).cancel(reason, actor)
 
     async def retry(self, *, actor: str | None = None) -> list[WorkflowResult]:
         """Run a failed workflow forward again: from the failed step, or from the first when all was undone.
@@ -302,11 +301,11 @@ class Workflow:
         What runs again is a new visit, with an idempotency key of its own. Raises as `execute`, and
         `WorkflowExecutionError` when it did not fail, or its rollback is incomplete.
         """
-        return await self._workflow_control.go_on(lambda state, now: commands.retry(state, now, actor))
+        return await Verbs(self).go_on(lambda state, now: commands.retry(state, now, actor))
 
     async def retry_rollback(self, *, actor: str | None = None) -> list[WorkflowResult]:
         """Try again only what a rollback left undone. Raises as `execute`."""
-        return await self._workflow_control.go_on(lambda state, now: commands.retry_rollback(state, now, actor))
+        return await Verbs(self).go_on(lambda state, now: commands.retry_rollback(state, now, actor))
 
     async def skip_rollback(self, step: StepName, reason: str, *, actor: str | None = None) -> list[WorkflowResult]:
         """Record that a step whose rollback failed was put right by other means; run nothing.
@@ -314,9 +313,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: The rollback of that step did not fail.
         """
-        return await self._workflow_control.record(
-            lambda state, now: commands.skip_rollback(state, now, step, reason, actor)
-        )
+        return await Verbs(self).record(lambda state, now: commands.skip_rollback(state, now, step, reason, actor))
 
     @classmethod
     async def load(cls, workflow_id: WorkflowId, persistence: Persistence, **init: Any) -> Self:
@@ -334,7 +331,7 @@ class Workflow:
             JournalCorruptError: Its journal is damaged.
         """
         workflow = call_constructor(cls, workflow_id=workflow_id, persistence=persistence, **init)
-        await workflow._workflow_control.attach()
+        await Verbs(workflow).attach()
         return workflow
 
     # What can be seen.
@@ -342,7 +339,7 @@ class Workflow:
     @property
     def persistence(self) -> Persistence | None:
         """Where the run is recorded; None: in this object alone."""
-        return self._workflow_control.persistence
+        return self._workflow_view.persistence
 
     @property
     def step_context(self) -> StepContext:
@@ -351,7 +348,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: No step of this object runs.
         """
-        host = self._workflow_control.host
+        host = self._workflow_view.host
         action = host.action if host is not None else None
         if host is None or action is None or host.run is None:
             raise WorkflowExecutionError(
@@ -381,16 +378,16 @@ class Workflow:
     @property
     def execution_time(self) -> float | None:
         """How long the run took from its start to its end, waits included, or until now; seconds, None: not started."""
-        control = self._workflow_control
-        if control.started_at is None:
+        view = self._workflow_view
+        if view.started_at is None:
             return None
-        ended_at = control.ended_at if control.ended_at is not None else self.runtime.clock.now_us()
-        return max(0, ended_at - control.started_at) / 1_000_000
+        ended_at = view.ended_at if view.ended_at is not None else self.runtime.clock.time_ns() // 1000
+        return max(0, ended_at - view.started_at) / 1_000_000
 
     @property
     def rollback_status(self) -> RollbackStatus:
         """How far the undoing is; ``incomplete`` when a rollback step failed: `retry_rollback` or `skip_rollback`."""
-        return self._workflow_control.rollback_status
+        return self._workflow_view.rollback_status
 
     @property
     def is_completed(self) -> bool:
@@ -412,7 +409,7 @@ class Workflow:
 
         ``start_time`` and ``end_time`` are seconds since 1970 UTC; ``results`` are dictionaries.
         """
-        control = self._workflow_control
+        view = self._workflow_view
         return {
             "workflow_id": self.workflow_id,
             "steps": list(self.steps),
@@ -427,9 +424,9 @@ class Workflow:
             "require_approval": self.require_approval,
             "rollback_on_cancel": self.rollback_on_cancel,
             "on_rollback_failure": self.on_rollback_failure,
-            "rollback_status": control.rollback_status,
-            "start_time": None if control.started_at is None else control.started_at / 1_000_000,
-            "end_time": None if control.ended_at is None else control.ended_at / 1_000_000,
+            "rollback_status": view.rollback_status,
+            "start_time": None if view.started_at is None else view.started_at / 1_000_000,
+            "end_time": None if view.ended_at is None else view.ended_at / 1_000_000,
         }
 
     @classmethod
@@ -457,7 +454,7 @@ class Workflow:
         defaults: dict[str, Any] = {"current_step_index": 0, "pending_approval_step": None, "approval_data": None}
         for name, default in (defaults | Settings()._asdict()).items():
             setattr(workflow, name, data.get(name, default))
-        workflow._workflow_control.show_draft(data)
+        workflow._workflow_view.show_draft(data)
         return workflow
 
 

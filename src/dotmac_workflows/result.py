@@ -31,9 +31,9 @@ class WorkflowResult:
     """Ask for an approval before the *next* step; only a workflow configured with ``require_approval`` waits."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data, dict):
+        if type(self.data) is not dict and not isinstance(self.data, dict):
             raise TypeError(f"data must be a dictionary, not {type(self.data).__name__}")
-        if not isinstance(self.step, str) or not self.step:
+        if not self.step or not isinstance(self.step, str):
             raise ValueError(f"step must be a non-empty string, not {self.step!r}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def decide(state: RunState, now: int) -> Decision:
         state: The state after everything that has happened; it is only read.
         now: The instant that the new facts are given, in microseconds since 1970 UTC.
     """
+    left = state.in_flight
     if state.status is not _RUNNING:
         return [], _WAIT if state.status is WorkflowStatus.WAITING_APPROVAL else _STOP
     if state.rollback is not None:
@@ -48,7 +49,6 @@ def decide(state: RunState, now: int) -> Decision:
         return _turn_round(state, now, undo=state.settings.rollback_on_failure)
     if state.gated:
         return [ApprovalRequested(now, state.steps[state.index])], _WAIT
-    left = state.in_flight
     if left is None and state.index >= len(state.steps):
         return [WorkflowCompleted(now)], _STOP
     if state.pausing:
@@ -72,7 +72,7 @@ def _turn_round(state: RunState, now: int, *, undo: bool) -> Decision:
     events: list[Event] = []
     left = state.in_flight
     if left is not None:
-        why = f"Step {left.step!r} was left unfinished by a crash before the workflow was cancelled; its outcome is unknown."
+        why = f"A crash left step {left.step!r} unfinished before the workflow was cancelled; its outcome is unknown."
         events.append(interrupted(left, now, why))
     target = left or (state.undoable[-1] if state.undoable else None)
     if not undo or target is None:

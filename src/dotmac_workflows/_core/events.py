@@ -14,7 +14,6 @@ from ..result import WorkflowResult
 from ..status import WorkflowStatus
 from ..types import RollbackFailurePolicy, RollbackStatus
 
-
 new_event: Any = tuple.__new__
 """Make an event of its type and the tuple of all its fields."""
 

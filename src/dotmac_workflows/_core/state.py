@@ -59,7 +59,7 @@ class RunState:
     plan: WorkflowStarted | None = None
     """How the run was started; None: it was not."""
     steps: tuple[str, ...] = ()
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     status: WorkflowStatus = WorkflowStatus.PENDING
     index: int = 0
     """The step that is next, running, or waited at."""
@@ -100,14 +100,14 @@ def apply(state: RunState, event: Event) -> None:
     Raises:
         JournalCorruptError: The event cannot follow what the state was folded from.
     """
-    _FOLD[type(event)](state, event)
+    FOLD[type(event)](state, event)
     state.version += 1
 
 
 def fold(state: RunState, events: Iterable[Event]) -> None:
     """Fold events into the state, in order."""
     for event in events:
-        _FOLD[type(event)](state, event)
+        FOLD[type(event)](state, event)
         state.version += 1
 
 
@@ -365,7 +365,7 @@ def _retried(state: RunState, event: ev.Retried) -> None:
     state.ended_at = None
 
 
-_FOLD: dict[type[Any], Callable[[RunState, Any], None]] = {
+FOLD: dict[type[Any], Callable[[RunState, Any], None]] = {
     ev.WorkflowStarted: _workflow_started,
     ev.Claimed: _claimed,
     ev.Released: _released,

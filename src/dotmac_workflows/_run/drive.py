@@ -14,7 +14,7 @@ from typing import Protocol
 from .._core.actions import RunRollback, RunStep, Stop, Wait
 from .._core.decide import decide
 from .._core.events import Event
-from .._core.state import RunState, fold
+from .._core.state import FOLD, RunState
 
 
 class Conflict(Exception):  # noqa: N818 - not an error: the host says that somebody else recorded something meanwhile
@@ -63,11 +63,16 @@ async def drive(host: Host, state: RunState, pending: list[Event]) -> RunState:
     Returns:
         The last state committed.
     """
+    handlers = FOLD
     while True:
-        fold(state, pending)
+        for event in pending:
+            handlers[type(event)](state, event)
+            state.version += 1
         # What follows from a fact happens at its instant.
         events, action = decide(state, pending[-1].at if pending else host.now())
-        fold(state, events)
+        for event in events:
+            handlers[type(event)](state, event)
+            state.version += 1
         try:
             await host.commit(state, pending + events)
         except Conflict as conflict:

@@ -35,7 +35,7 @@ class Journal(Protocol):
         ...
 
     def seal(self, event: _Sealed) -> _Sealed:
-        """Return an event that holds values of the user's as it will be read back, so that a live run sees what a resumed one will see."""
+        """Return an event with values of the user's as it will be read back: a live run sees what a resumed one will."""
         ...
 
 
@@ -52,6 +52,10 @@ class LiveJournal:
 
     async def append(self, state: RunState, events: list[Event], lease: LeaseChange | None = None) -> None:
         """See `Journal.append`."""
+        self.add(state, events)
+
+    def add(self, state: RunState, events: list[Event]) -> None:
+        """Do what `append` does, without the price of a coroutine."""
         expected = state.version - len(events)
         if len(self._events) != expected:
             raise ConcurrencyError(
@@ -148,7 +152,7 @@ def check_digests(workflow_id: str, records: Iterable[Record]) -> None:
         except UnicodeEncodeError:
             before = ""
         if before != digest:
-            raise _damaged(workflow_id, seq, f"record {seq} ({ascii(kind)}) does not match its digest")
+            raise _damaged(workflow_id, seq, f"record {seq} ({kind!a}) does not match its digest")
 
 
 def read_state(workflow_id: str, records: Iterable[Record], values: Codec) -> RunState:

@@ -22,11 +22,13 @@ from .._core.events import (
     Event,
     Released,
     RollbackOutcome,
-    RollbackStepStarted,
     RollbackStepSkipped,
+    RollbackStepStarted,
     StepOutcome,
     StepStarted,
+    StepSucceeded,
     WorkflowStarted,
+    new_event,
 )
 from .._core.state import RunState, apply
 from ..errors import (
@@ -40,6 +42,7 @@ from ..errors import (
 from ..persistence import LeaseChange, Leases
 from ..result import WorkflowResult
 from . import callbacks, lease
+from .callbacks import Callback
 from .drive import Conflict
 from .journal import Journal, StoredJournal
 from .runtime import Runtime
@@ -54,6 +57,8 @@ class Subject(Protocol):
 
     workflow_id: str
     runtime: Runtime
+    on_step_started: Callback
+    on_step_completed: Callback
 
     async def execute_step(self, step: str) -> WorkflowResult:
         """Do the step."""
@@ -96,11 +101,12 @@ class LocalHost:
     ) -> None:
         self._subject = subject
         self._journal = journal
+        self._live = journal
         self._publish = publish
         self._tenure = tenure
         self._runtime = subject.runtime
         self._log = logger.isEnabledFor(logging.INFO)
-        self.now = self._runtime.clock.now_us
+        self._time_ns = self._runtime.clock.time_ns
         self._monotonic = self._runtime.clock.monotonic
         self.run: WorkflowStarted | None = None
         """How the run was started; None until this host drives it."""
@@ -117,6 +123,10 @@ class LocalHost:
         if tenure is not None and tenure.leases is not None:
             self._arm_heartbeat()
 
+    def now(self) -> int:
+        """See `drive.Host.now`."""
+        return self._time_ns() // 1000
+
     async def commit(self, state: RunState, events: list[Event]) -> None:
         """See `drive.Host.commit`.
 
@@ -127,7 +137,7 @@ class LocalHost:
         tenure = self._tenure
         try:
             if tenure is None:
-                await self._journal.append(state, events)
+                self._live.add(state, events)
             else:
                 change = tenure.change(state, self._expiry())
                 await self._journal.append(state, events, change)
@@ -142,9 +152,17 @@ class LocalHost:
             _log_transitions(state, events)
         subject = self._subject
         for event in events:
-            name = callbacks.NAMES.get(type(event))
-            if name is not None and (callback := getattr(subject, name)) is not None:
-                await callbacks.call(callback, event, state.results, state.workflow_id, name)
+            kind = type(event)
+            if kind is StepStarted:
+                callback = subject.on_step_started
+            elif kind is StepSucceeded:
+                callback = subject.on_step_completed
+            elif kind in callbacks.NAMES:
+                callback = getattr(subject, callbacks.NAMES[kind])
+            else:
+                continue
+            if callback is not None:
+                await callbacks.call(callback, event, state)
 
     async def _read_again(self) -> RunState:
         """Return the state after a conflict, where this host still drives it."""
@@ -195,6 +213,8 @@ class LocalHost:
         if forward and self._tenure is None and type(answer) is WorkflowResult and answer.step == started.step:
             # The straight way, of which `_step_outcome` is the general form: a step in memory, and all is well.
             answer.execution_time = elapsed
+            if answer.success:
+                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
             return [settle(answer, self.now())]
         if forward:
             return [self._step_outcome(started.step, answer, error, elapsed)]
@@ -203,7 +223,7 @@ class LocalHost:
     def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
         """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
         if not self._cancels or self._calm_down():
-            raise  # noqa: PLE0704 - the cancellation came from elsewhere, and passes through
+            raise
         if self._lost is not None:
             raise self._lost from None
         assert isinstance(started, StepStarted), "a rollback is interrupted by nothing but a lost lease"
