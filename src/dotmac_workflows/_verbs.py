@@ -323,8 +323,8 @@ class Verbs:
         if not driving and workflow_class.__mro__[1] is object:
             return
         raise WorkflowDefinitionError(
-            f"Workflow {self._workflow.workflow_id!r} was started as a {plan.workflow_type}; a {type_name(workflow_class)} "
-            f"has other steps. Load it with the class {plan.workflow_type}.",
+            f"Workflow {self._workflow.workflow_id!r} was started as a {plan.workflow_type}; "
+            f"a {type_name(workflow_class)} has other steps. Load it with the class {plan.workflow_type}.",
             workflow_id=self._workflow.workflow_id,
         )
 
@@ -383,9 +383,9 @@ def call_constructor(cls: type[_W], **init: Any) -> _W:
         inspect.signature(cls).bind(**init)
     except TypeError as error:
         raise WorkflowConfigurationError(
-            f"{cls.__name__} cannot be made with {', '.join(init)}: {error}. Let its __init__ take these (**kwargs will "
-            "do) and hand them to super().__init__(), and give what else it needs to load() as keywords; recover() "
-            "takes a function of (workflow_id, persistence) instead of the class.",
+            f"{cls.__name__} cannot be made with {', '.join(init)}: {error}. Let its __init__ take these "
+            "(**kwargs will do) and hand them to super().__init__(), and give what else it needs to load() as "
+            "keywords; recover() takes a function of (workflow_id, persistence) instead of the class.",
             workflow_id=init.get("workflow_id"),
         ) from error
     return cls(**init)

@@ -103,7 +103,7 @@ class View:
         if not self.busy and self.persistence is None:
             # A run in memory is the object's own: what is shown, and now changed, is what it goes on from.
             self.live, self.known, self._shown, self.gate = None, False, None, 0
-            self._attributes["steps"] = list(self._attributes["steps"])
+            attributes["steps"] = list(attributes["steps"])
             return
         workflow_id = attributes["workflow_id"]
         why = "it runs" if self.busy else "its run is stored, and the journal says what is so"
@@ -151,8 +151,8 @@ def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
 class _ReadOnlyList(list[Any]):
     """A list that refuses to be changed."""
 
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse  # type: ignore[assignment]  # refused
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]  # refused
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)
@@ -161,8 +161,8 @@ class _ReadOnlyList(list[Any]):
 class _ReadOnlyDict(dict[str, Any]):
     """A dictionary that refuses to be changed."""
 
-    update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment]  # refused
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]  # refused
+    update = pop = popitem = clear = setdefault = _refuse
+    __setitem__ = __delitem__ = __ior__ = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)

@@ -16,7 +16,7 @@ class WorkflowResult:
     """
 
     success: bool
-    """Whether the step did what it was for. A step that failed is not rolled back: it is expected to have done nothing."""
+    """Whether the step did what it was for. One that failed is not rolled back: it is to have done nothing."""
     step: str
     """The step's name."""
     data: JsonObject = field(default_factory=dict)

@@ -97,10 +97,10 @@ def _go_on_undoing(state: RunState, rollback: Rollback, now: int) -> Decision:
 
 def _undo(state: RunState, target: StepStarted, now: int, before: list[Event]) -> Decision:
     visit = state.rollback_visits.get(target.step, 0) + 1
-    started = RollbackStepStarted(now, target.step, target.index, visit, 1)
+    started = RollbackStepStarted(now, target.step, target.position, visit, 1)
     return [*before, started], RunRollback(started, _is_unknown(state, target))
 
 
 def _is_unknown(state: RunState, target: StepStarted) -> bool:
     unknown = state.in_flight or state.interrupted
-    return unknown is not None and (unknown.index, unknown.visit) == (target.index, target.visit)
+    return unknown is not None and (unknown.position, unknown.visit) == (target.position, target.visit)

@@ -71,7 +71,8 @@ class StepStarted(NamedTuple):
 
     at: int
     step: str
-    index: int
+    position: int
+    """Where the step stands in the plan, from 0."""
     visit: int
     """Which time the run comes by a step of this name, from 1."""
     attempt: int
@@ -171,7 +172,8 @@ class RollbackStepStarted(NamedTuple):
     at: int
     step: str
     """The step that is undone."""
-    index: int
+    position: int
+    """Where the step stands in the plan, from 0."""
     visit: int
     """Which time a step of this name is undone in this run, from 1."""
     attempt: int

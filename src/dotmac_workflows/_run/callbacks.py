@@ -1,4 +1,7 @@
-"""Telling the user's callbacks what was committed: after the commit, at most once, and never changing an outcome."""
+"""Telling what was committed: the user's callbacks, and the log.
+
+After the commit, at most once, and never changing an outcome.
+"""
 
 import asyncio
 import inspect
@@ -73,3 +76,25 @@ def _log(error: BaseException, event: Event, state: RunState) -> None:
             "event": name,
         },
     )
+
+
+def log(state: RunState, events: list[Event]) -> None:
+    """Log each transition: ids and names, never what the user's values say."""
+    workflow_type = state.plan.workflow_type if state.plan else None
+    for event in events:
+        fact = type(event).__name__
+        result = getattr(event, "result", None)
+        step = getattr(event, "step", None) if result is None else result.step
+        logger.info(
+            "Workflow %r: %s%s",
+            state.workflow_id,
+            fact,
+            f" {step!r}" if step else "",
+            extra={
+                "workflow_id": state.workflow_id,
+                "workflow_type": workflow_type,
+                "step": step,
+                "attempt": getattr(event, "attempt", None),
+                "event": fact,
+            },
+        )

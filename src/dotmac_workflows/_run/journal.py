@@ -35,7 +35,7 @@ class Journal(Protocol):
         ...
 
     def seal(self, event: _Sealed) -> _Sealed:
-        """Return an event with values of the user's as it will be read back: a live run sees what a resumed one will."""
+        """Return an event with values of the user's as it will be read back."""
         ...
 
 

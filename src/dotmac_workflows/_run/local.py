@@ -10,21 +10,16 @@ Steps run inline in the driver's task. What has to reach a step that runs comes 
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from .._core.actions import RunRollback, RunStep, Wait
-from .._core.commands import settle, settle_rollback
+from .._core.commands import settle
 from .._core.decide import interrupted
 from .._core.events import (
     Event,
     Released,
-    RollbackOutcome,
-    RollbackStepSkipped,
     RollbackStepStarted,
-    StepOutcome,
     StepStarted,
     StepSucceeded,
     WorkflowStarted,
@@ -34,9 +29,7 @@ from .._core.state import RunState, apply
 from ..errors import (
     ConcurrencyError,
     LeaseLostError,
-    PayloadTooLargeError,
     PersistenceError,
-    ResultNotSerializableError,
     WorkflowNotFoundError,
 )
 from ..persistence import LeaseChange, Leases
@@ -44,12 +37,11 @@ from ..result import WorkflowResult
 from . import callbacks, lease
 from .callbacks import Callback
 from .drive import Conflict
-from .journal import Journal, StoredJournal
+from .journal import Journal, LiveJournal, StoredJournal
+from .outcomes import Outcomes
 from .runtime import Runtime
 
 logger = logging.getLogger("dotmac_workflows")
-_MESSAGE_LIMIT = 10_000  # characters of an exception's own text that are kept
-_TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, where the error is
 
 
 class Subject(Protocol):
@@ -101,7 +93,7 @@ class LocalHost:
     ) -> None:
         self._subject = subject
         self._journal = journal
-        self._live = journal
+        self._live = journal if isinstance(journal, LiveJournal) else None
         self._publish = publish
         self._tenure = tenure
         self._runtime = subject.runtime
@@ -136,9 +128,9 @@ class LocalHost:
         """
         tenure = self._tenure
         try:
-            if tenure is None:
+            if self._live is not None:
                 self._live.add(state, events)
-            else:
+            elif tenure is not None:
                 change = tenure.change(state, self._expiry())
                 await self._journal.append(state, events, change)
                 tenure.changed(change)
@@ -149,7 +141,7 @@ class LocalHost:
         self.run = state.plan
         self._publish(state)
         if self._log:
-            _log_transitions(state, events)
+            callbacks.log(state, events)
         subject = self._subject
         for event in events:
             kind = type(event)
@@ -210,15 +202,19 @@ class LocalHost:
             self._calm_down()
         if self._lost is not None:
             raise self._lost
-        if forward and self._tenure is None and type(answer) is WorkflowResult and answer.step == started.step:
-            # The straight way, of which `_step_outcome` is the general form: a step in memory, and all is well.
+        if forward and self._live is not None and type(answer) is WorkflowResult and answer.step == started.step:
+            # The straight way through `Outcomes.of_step`: a step in memory, and all is well.
             answer.execution_time = elapsed
             if answer.success:
                 return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
             return [settle(answer, self.now())]
         if forward:
-            return [self._step_outcome(started.step, answer, error, elapsed)]
-        return [self._rollback_outcome(started.step, answer, error, elapsed)]
+            return [self._outcomes().of_step(started.step, answer, error, elapsed)]
+        return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
+
+    def _outcomes(self) -> Outcomes:
+        assert self.run is not None, "nothing runs before its start was committed"
+        return Outcomes(self._subject.workflow_id, self.run.workflow_type, self._journal, self.now)
 
     def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
         """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
@@ -229,89 +225,6 @@ class LocalHost:
         assert isinstance(started, StepStarted), "a rollback is interrupted by nothing but a lost lease"
         why = f"Step {started.step!r} was interrupted by a cancel; its outcome is unknown."
         return interrupted(started, self.now(), why)
-
-    def _step_outcome(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
-        if error is not None:
-            result = self._failure(step, step, error)
-        elif not isinstance(answer, WorkflowResult):
-            result = _invalid(step, f"Step {step!r} returned {type(answer).__name__}, not a WorkflowResult.")
-        elif answer.step != step:
-            self._warn(step, "Step %r of workflow %r returned a result for step %r; it is recorded as its own.", answer)
-            result = replace(answer, step=step)
-        else:
-            result = answer
-        result.execution_time = elapsed
-        if error is not None:
-            return self._seal(step, settle(result, self.now(), *_exception(error)))
-        return self._seal(step, settle(result, self.now()))
-
-    def _rollback_outcome(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
-        name = f"rollback_{step}"
-        result: WorkflowResult | None
-        if isinstance(error, NotImplementedError) and _raised_by_the_hook_itself(error):
-            result, error = None, None
-        elif error is not None:
-            result = self._failure(name, step, error)
-        elif answer is None or (isinstance(answer, WorkflowResult) and answer.step == name):
-            result = answer
-        elif isinstance(answer, WorkflowResult):
-            if answer.step != step:
-                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
-            result = replace(answer, step=name)
-        else:
-            result = _invalid(
-                name, f"The rollback of step {step!r} returned {type(answer).__name__}, not a WorkflowResult or None."
-            )
-        outcome = settle_rollback(result, step, self.now(), *_exception(error))
-        if isinstance(outcome, RollbackStepSkipped):
-            self._warn(step, "Step %r of workflow %r has no rollback: nothing was undone.")
-        outcome.result.execution_time = elapsed
-        return self._seal(step, outcome)
-
-    def _seal(self, step: str, outcome: StepOutcome | RollbackOutcome) -> Event:
-        """Return the outcome as it will be read back, or the failure to store it."""
-        if self._tenure is None:
-            return outcome
-        try:
-            return self._journal.seal(outcome)
-        except ResultNotSerializableError as error:
-            code, cause = "result_not_serializable", error
-        except PayloadTooLargeError as error:
-            code, cause = "payload_too_large", error
-        except TypeError as error:
-            code, cause = "invalid_result", error
-        had = outcome.result
-        told = "" if had.success else f" It had failed: {str(had.message or had.error)[:_MESSAGE_LIMIT]}"
-        message = f"The result of {had.step!r} cannot be stored: {cause}{told}"
-        result = WorkflowResult(False, had.step, error=code, message=message, execution_time=had.execution_time)
-        logger.error("Workflow %r: %s", self._subject.workflow_id, message, extra=self._extra(step))
-        if isinstance(outcome, StepOutcome):
-            return self._journal.seal(settle(result, outcome.at, type(cause).__name__))
-        return self._journal.seal(settle_rollback(result, step, outcome.at, type(cause).__name__))
-
-    def _failure(self, name: str, step: str, error: Exception) -> WorkflowResult:
-        said = traceback.format_exception_only(error)[-1].strip()[:_MESSAGE_LIMIT]
-        logger.error(
-            "Step %r of workflow %r raised %s.",
-            name,
-            self._subject.workflow_id,
-            type(error).__name__,
-            exc_info=error,
-            extra=self._extra(step),
-        )
-        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said}")
-
-    def _warn(self, step: str, text: str, answer: WorkflowResult | None = None) -> None:
-        named = (answer.step,) if answer is not None else ()
-        logger.warning(text, step, self._subject.workflow_id, *named, extra=self._extra(step))
-
-    def _extra(self, step: str) -> dict[str, object]:
-        run = self.run
-        return {
-            "workflow_id": self._subject.workflow_id,
-            "workflow_type": run.workflow_type if run else None,
-            "step": step,
-        }
 
     # Interrupting the step that runs.
 
@@ -416,41 +329,3 @@ def _lease_lost(workflow_id: str, owner: str | None) -> LeaseLostError:
         workflow_id=workflow_id,
         owner=owner,
     )
-
-
-def _invalid(name: str, why: str) -> WorkflowResult:
-    return WorkflowResult(False, name, error="invalid_result", message=f"{why} Return one, with success and step.")
-
-
-def _exception(error: Exception | None) -> tuple[str | None, str | None]:
-    """Return the type and traceback that the journal keeps of an exception."""
-    if error is None:
-        return None, None
-    return type(error).__name__, "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:]
-
-
-def _raised_by_the_hook_itself(error: BaseException) -> bool:
-    """Tell whether ``rollback_step`` or ``execute_step`` raised it, not something that they called."""
-    frames = traceback.walk_tb(error.__traceback__)
-    *_, (deepest, _line) = frames
-    return deepest.f_code.co_name in ("rollback_step", "execute_step")
-
-
-def _log_transitions(state: RunState, events: list[Event]) -> None:
-    for event in events:
-        started = isinstance(event, StepStarted)
-        step = getattr(event, "step", None) or getattr(getattr(event, "result", None), "step", None)
-        logger.log(
-            logging.INFO if not started or event.attempt == 1 else logging.WARNING,
-            "Workflow %r: %s%s",
-            state.workflow_id,
-            type(event).__name__,
-            f" {step!r}" if step else "",
-            extra={
-                "workflow_id": state.workflow_id,
-                "workflow_type": state.plan.workflow_type if state.plan else None,
-                "step": step,
-                "attempt": getattr(event, "attempt", None),
-                "event": type(event).__name__,
-            },
-        )
