@@ -255,6 +255,8 @@ class Writer:
                 self._commit((write,))
         except _CommitFailed as failed:
             self._settle(writes, failed.cause)
+        except PersistenceError as error:  # the lock is busy, or the file was replaced
+            self._fail(writes, error)
         except Exception as error:
             self._fail(writes, error)
             self._drop_connection()
@@ -377,8 +379,9 @@ class Writer:
             return
         try:
             with self._database.lock:
+                self._database.check_not_replaced()
                 self._checkpoint(self._connection, "TRUNCATE")
-        except PersistenceError as error:  # the lock is busy: whoever holds it will do the same
+        except PersistenceError as error:  # if the lock is busy, whoever holds it will do the same
             _logger.debug("The log of %s was not emptied: %s", self._database.path, error)
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
