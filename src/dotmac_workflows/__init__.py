@@ -1,0 +1,84 @@
+"""dotmac-workflows: business processes that survive a crash.
+
+Subclass `Workflow`, write `execute_step`, await `execute`. With a `SQLitePersistence` nothing that was acknowledged
+is lost; approvals come from any process; what was done is undone in reverse when a step fails.
+"""
+
+from typing import TYPE_CHECKING
+
+from ._core.values import Codec, CodecType
+from ._run.runtime import Clock, Runtime, SystemClock
+from .base import StepContext, Workflow
+from .errors import (
+    AlreadyDecidedError,
+    ConcurrencyError,
+    JournalCorruptError,
+    JournalTooNewError,
+    LeaseLostError,
+    PayloadTooLargeError,
+    PersistenceError,
+    ResultNotSerializableError,
+    WorkflowConfigurationError,
+    WorkflowDefinitionError,
+    WorkflowError,
+    WorkflowExecutionError,
+    WorkflowNotFoundError,
+)
+from .persistence import InMemoryPersistence, InMemoryStateStore, Persistence, WorkflowStateStore
+from .recovery import Recovered, recover
+from .result import WorkflowResult
+from .status import WorkflowStatus
+from .types import AsyncWorkflowCallback, StepName, WorkflowCallback, WorkflowId
+from .verification import Verification, verify
+
+if TYPE_CHECKING:
+    from .persistence.sqlite import SQLitePersistence
+
+__version__ = "1.0.0"
+
+__all__ = [
+    "AlreadyDecidedError",
+    "AsyncWorkflowCallback",
+    "Clock",
+    "Codec",
+    "CodecType",
+    "ConcurrencyError",
+    "InMemoryPersistence",
+    "InMemoryStateStore",
+    "JournalCorruptError",
+    "JournalTooNewError",
+    "LeaseLostError",
+    "PayloadTooLargeError",
+    "Persistence",
+    "PersistenceError",
+    "Recovered",
+    "ResultNotSerializableError",
+    "Runtime",
+    "SQLitePersistence",
+    "StepContext",
+    "StepName",
+    "SystemClock",
+    "Verification",
+    "Workflow",
+    "WorkflowCallback",
+    "WorkflowConfigurationError",
+    "WorkflowDefinitionError",
+    "WorkflowError",
+    "WorkflowExecutionError",
+    "WorkflowId",
+    "WorkflowNotFoundError",
+    "WorkflowResult",
+    "WorkflowStateStore",
+    "WorkflowStatus",
+    "recover",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the SQLite backend when it is first asked for, so that the package alone imports no sqlite3."""
+    if name == "SQLitePersistence":
+        from .persistence.sqlite import SQLitePersistence
+
+        return SQLitePersistence
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

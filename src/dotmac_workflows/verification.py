@@ -1,0 +1,69 @@
+"""`verify`: check that a store still holds what was written to it."""
+
+from dataclasses import dataclass, field
+
+from ._core.values import Codec
+from ._run.journal import check_digests, header_of, read_state
+from .errors import JournalCorruptError, PersistenceError, ResultNotSerializableError, WorkflowConfigurationError
+from .persistence import Header, Persistence, Queries
+
+
+@dataclass
+class Verification:
+    """What `verify` found."""
+
+    workflows: int = 0
+    """How many workflows were checked."""
+    records: int = 0
+    """How many records they have."""
+    problems: list[PersistenceError] = field(default_factory=list)
+    """One for each workflow that is damaged, or that this version cannot read."""
+
+
+async def verify(persistence: Persistence, *, codec: Codec | None = None) -> Verification:
+    """Check every workflow of a store: digests, order and meaning of its records, and the header against them.
+
+    Nothing is written. A chain of digests shows damage and naive edits; it does not hold off somebody who can
+    rewrite the whole store.
+
+    Args:
+        persistence: The store; it must have `Queries`.
+        codec: The codec of the workflows, where they have one of their own.
+
+    Raises:
+        WorkflowConfigurationError: The store cannot list its workflows.
+        PersistenceError: The store cannot be read at all.
+    """
+    if not isinstance(persistence, Queries):
+        raise WorkflowConfigurationError(
+            f"verify() needs a persistence that has find (Queries); {type(persistence).__name__} does not."
+        )
+    found = Verification()
+    page = await persistence.find()
+    while page:
+        for header in page:
+            found.workflows += 1
+            try:
+                found.records += await _check(persistence, header, codec or Codec())
+            except PersistenceError as problem:
+                found.problems.append(problem)
+        page = await persistence.find(after=page[-1])
+    return found
+
+
+async def _check(persistence: Persistence, header: Header, codec: Codec) -> int:
+    records = await persistence.read(header.workflow_id)
+    check_digests(header.workflow_id, records)
+    try:
+        state = read_state(header.workflow_id, records, codec)
+    except ResultNotSerializableError:
+        # A type of the user's own that this codec does not know: the digests say that it is as it was written.
+        return len(records)
+    if not records or header_of(state, records[-1].at) != header:
+        raise JournalCorruptError(
+            f"The header of workflow {header.workflow_id!r} ({header.status}, version {header.version}) is not what "
+            f"its {len(records)} records amount to ({state.status}, version {state.version}). Restore the store from "
+            "a backup.",
+            workflow_id=header.workflow_id,
+        )
+    return len(records)

@@ -1,0 +1,39 @@
+"""`import dotmac_workflows` pays for what every program uses, and for nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+NOT_AT_IMPORT = {
+    "argparse",
+    "sqlite3",
+    "unittest",
+    "dotmac_workflows.cli",
+    "dotmac_workflows.integrations",
+    "dotmac_workflows.persistence.sqlite",
+    "dotmac_workflows.testing",
+}
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the names of the modules that a fresh interpreter holds after `code`."""
+    program = f"import sys; sys.path.insert(0, sys.argv[1])\n{code}\nprint(*sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-I", "-B", "-c", program, SOURCE],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return set(ran.stdout.split())
+
+
+def test_import_is_light() -> None:
+    loaded = modules_after("import dotmac_workflows; dotmac_workflows.Workflow")
+    assert "dotmac_workflows.base" in loaded
+    assert loaded & NOT_AT_IMPORT == set()
+
+
+def test_the_sqlite_store_is_imported_when_it_is_asked_for() -> None:
+    loaded = modules_after("from dotmac_workflows.persistence import SQLitePersistence")
+    assert {"sqlite3", "dotmac_workflows.persistence.sqlite"} <= loaded
