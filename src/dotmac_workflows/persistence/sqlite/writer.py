@@ -69,7 +69,7 @@ class Read(Call[Result]):
         self.workflow_id = workflow_id
 
 
-class _Spoilt(Exception):
+class _SpoiltError(Exception):
     """A write failed in a way that is not a refusal; its transaction was rolled back."""
 
     def __init__(self, write: Write[Any], cause: Exception) -> None:
@@ -78,7 +78,7 @@ class _Spoilt(Exception):
         self.cause = cause
 
 
-class _CommitFailed(Exception):
+class _CommitError(Exception):
     """The fate of the transaction is unknown."""
 
     def __init__(self, cause: Exception) -> None:
@@ -247,13 +247,13 @@ class Writer:
     def _commit(self, writes: Sequence[Write[Any]]) -> None:
         try:
             self._transact(writes)
-        except _Spoilt as spoilt:
+        except _SpoiltError as spoilt:
             if len(writes) == 1:
                 self._fail(writes, spoilt.cause)
                 return
             for write in writes:
                 self._commit((write,))
-        except _CommitFailed as failed:
+        except _CommitError as failed:
             self._settle(writes, failed.cause)
         except PersistenceError as error:  # the lock is busy, or the file was replaced
             self._fail(writes, error)
@@ -279,14 +279,14 @@ class Writer:
                     except (ConcurrencyError, LeaseLostError) as refusal:
                         write.error = refusal
                     except Exception as error:
-                        raise _Spoilt(write, error) from error
+                        raise _SpoiltError(write, error) from error
             except BaseException:
                 self._roll_back(connection)
                 raise
             try:
                 connection.execute("COMMIT")
             except Exception as error:
-                raise _CommitFailed(error) from error
+                raise _CommitError(error) from error
             self._log_is_used = database.is_wal
             database.check_not_replaced()
             self._keep_log_short(connection, database.wal_size())
