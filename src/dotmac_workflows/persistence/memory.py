@@ -4,9 +4,9 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConcurrencyError, LeaseLostError
 from ..status import WorkflowStatus
 from ._protocol import Header, Lease, LeaseChange, Record
+from ._refusals import check_append, check_limit, lease_lost, version_conflict
 
 if TYPE_CHECKING:
     from ..base import Workflow
@@ -34,15 +34,10 @@ class InMemoryPersistence:
         lease: LeaseChange | None = None,
     ) -> None:
         """See `Persistence.append`."""
+        check_append(workflow_id, records, expected_version, header)
         stored = len(self._records.get(workflow_id, ()))
         if stored != expected_version:
-            raise ConcurrencyError(
-                f"Workflow {workflow_id!r} is at version {stored}, not {expected_version}: somebody else "
-                "appended first. Read it again and decide again.",
-                workflow_id=workflow_id,
-                expected_version=expected_version,
-                stored_version=stored,
-            )
+            raise version_conflict(workflow_id, expected_version, stored)
         if lease is not None:
             self._check_lease(workflow_id, lease.replaces)
             if lease.expires_at is None:
@@ -82,6 +77,7 @@ class InMemoryPersistence:
         limit: int = 100,
     ) -> list[Header]:
         """See `Queries.find`."""
+        check_limit(limit)
         found = [
             header
             for header in self._headers.values()
@@ -95,12 +91,7 @@ class InMemoryPersistence:
     def _check_lease(self, workflow_id: str, token: str | None) -> None:
         held = self._leases.get(workflow_id)
         if (held.token if held else None) != token:
-            raise LeaseLostError(
-                f"The lease of workflow {workflow_id!r} is held by {held.owner if held else 'nobody'} by now; "
-                "nothing was written.",
-                workflow_id=workflow_id,
-                owner=held.owner if held else None,
-            )
+            raise lease_lost(workflow_id, held.owner if held else None)
 
 
 def _list_order(header: Header) -> tuple[int, str]:
