@@ -60,15 +60,17 @@ class View:
     def publish(self, attributes: dict[str, Any], state: RunState) -> None:
         """Show a committed state in the attributes of the object."""
         results = state.results
-        if self._shown is not results:
-            self._publish_anew(attributes, state)
-        elif (new := len(results) - len(self._results)) == 1:
-            self._results.append(results[-1])
-        elif new:
-            self._results += results[-new:]
+        if self._results is not results:
+            if self._shown is results:
+                self._results += results[len(self._results) :]
+            else:
+                self._publish_anew(attributes, state)
         attributes["current_step_index"] = state.index
-        if attributes["status"] is state.status is _RUNNING and state.rollback is None:
-            return  # between two steps, when nothing else can have changed
+        if state.attention or state.status is not attributes["status"]:
+            self._publish_all(attributes, state)
+
+    def _publish_all(self, attributes: dict[str, Any], state: RunState) -> None:
+        """Show what cannot have changed between two steps."""
         attributes["status"] = state.status
         attributes["pending_approval_step"] = state.pending_step
         attributes["approval_data"] = state.approval_data
@@ -80,7 +82,8 @@ class View:
         """Show everything of a state that this object has not shown a part of."""
         plan = state.plan
         self._shown = state.results
-        attributes["results"] = self._results = list(state.results)
+        # In memory nobody sees a state between its fold and its commit, and what is seen may be the state's own list.
+        attributes["results"] = self._results = state.results if self.persistence is None else list(state.results)
         attributes["status"] = WorkflowStatus.PENDING
         if plan is not None:
             self.known, self.invalid = True, False

@@ -4,12 +4,13 @@ import logging
 import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from ._core import commands
 from ._core.actions import RunStep
 from ._core.events import Settings
-from ._run.callbacks import Callback
+from ._run.callbacks import NAMES as CALLBACKS, Callback
 from ._run.runtime import Runtime
 from ._verbs import Verbs, call_constructor, check_persistence, plan_problem
 from ._view import RUN_STATE, View
@@ -32,6 +33,13 @@ __all__ = [
     "WorkflowError",
     "WorkflowExecutionError",
 ]
+
+
+@cache
+def _unset(workflow_class: type["Workflow"]) -> dict[str, object]:
+    """Return the settings and callbacks of a new object; a callback that the class defines as a method is left to it."""
+    callbacks = {name: None for name in CALLBACKS.values() if getattr(workflow_class, name) is None}
+    return {**Settings()._asdict(), **callbacks}
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Workflow:
         """
         # Not by assignment, which __setattr__ looks at: a short run costs hardly more than its construction.
         vars(self).update(
-            Settings()._asdict(),
+            _unset(type(self)),
             workflow_id=workflow_id or str(uuid.uuid4()),
             steps=steps if steps is not None else [],
             metadata=metadata if metadata is not None else {},

@@ -28,7 +28,6 @@ from .events import (
 from .state import Rollback, RunState
 
 _STOP, _WAIT = Stop(), Wait()
-_RUNNING = WorkflowStatus.RUNNING  # looked up once: an enum's members are slow to get at
 
 
 def decide(state: RunState, now: int) -> Decision:
@@ -38,8 +37,23 @@ def decide(state: RunState, now: int) -> Decision:
         state: The state after everything that has happened; it is only read.
         now: The instant that the new facts are given, in microseconds since 1970 UTC.
     """
+    if state.attention and (decision := _attend(state, now)) is not None:
+        return decision
     left = state.in_flight
-    if state.status is not _RUNNING:
+    if left is not None:
+        again = left._replace(at=now, attempt=left.attempt + 1)
+        return [again], RunStep(again)
+    index, steps = state.index, state.steps
+    if index >= len(steps):
+        return [WorkflowCompleted(now)], _STOP
+    step = steps[index]
+    started = new_event(StepStarted, (now, step, index, state.visits.get(step, 0) + 1, 1))
+    return [started], new_event(RunStep, (started,))
+
+
+def _attend(state: RunState, now: int) -> Decision | None:
+    """Return what comes before the next step, or None."""
+    if state.status is not WorkflowStatus.RUNNING:
         return [], _WAIT if state.status is WorkflowStatus.WAITING_APPROVAL else _STOP
     if state.rollback is not None:
         return _go_on_undoing(state, state.rollback, now)
@@ -49,16 +63,9 @@ def decide(state: RunState, now: int) -> Decision:
         return _turn_round(state, now, undo=state.settings.rollback_on_failure)
     if state.gated:
         return [ApprovalRequested(now, state.steps[state.index])], _WAIT
-    if left is None and state.index >= len(state.steps):
-        return [WorkflowCompleted(now)], _STOP
-    if state.pausing:
+    if state.pausing and (state.in_flight is not None or state.index < len(state.steps)):
         return [Paused(now)], _STOP
-    if left is None:
-        step = state.steps[state.index]
-        started = new_event(StepStarted, (now, step, state.index, state.visits.get(step, 0) + 1, 1))
-    else:
-        started = left._replace(at=now, attempt=left.attempt + 1)
-    return [started], new_event(RunStep, (started,))
+    return None
 
 
 def interrupted(started: StepStarted, now: int, why: str) -> StepInterrupted:

@@ -67,17 +67,18 @@ async def drive(host: Host, state: RunState, pending: list[Event]) -> RunState:
     while True:
         for event in pending:
             handlers[type(event)](state, event)
-            state.version += 1
         # What follows from a fact happens at its instant.
         events, action = decide(state, pending[-1].at if pending else host.now())
         for event in events:
             handlers[type(event)](state, event)
-            state.version += 1
+        pending += events
+        state.version += len(pending)
         try:
-            await host.commit(state, pending + events)
+            await host.commit(state, pending)
         except Conflict as conflict:
             # What a step did is still true, and appended after what came between.
             state = conflict.state
+            pending = pending[: -len(events)] if events else pending
             continue
         if type(action) is RunStep or type(action) is RunRollback:
             pending = await host.perform(action)

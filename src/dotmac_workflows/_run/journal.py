@@ -56,12 +56,11 @@ class LiveJournal:
 
     def add(self, state: RunState, events: list[Event]) -> None:
         """Do what `append` does, without the price of a coroutine."""
-        expected = state.version - len(events)
-        if len(self._events) != expected:
+        if len(self._events) + len(events) != state.version:
             raise ConcurrencyError(
                 f"Workflow {self._workflow_id!r} moved on; read it again and decide again.",
                 workflow_id=self._workflow_id,
-                expected_version=expected,
+                expected_version=state.version - len(events),
                 stored_version=len(self._events),
             )
         self._events += events

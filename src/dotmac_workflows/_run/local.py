@@ -95,6 +95,8 @@ class LocalHost:
         self._journal = journal
         self._live = journal if isinstance(journal, LiveJournal) else None
         self._publish = publish
+        self._execute_step = subject.execute_step
+        self._rollback_step = subject.rollback_step
         self._tenure = tenure
         self._runtime = subject.runtime
         self._log = logger.isEnabledFor(logging.INFO)
@@ -126,14 +128,13 @@ class LocalHost:
             ConcurrencyError: Somebody appended first, and this host does not drive yet: ask again.
             LeaseLostError: Somebody else drives by now.
         """
-        tenure = self._tenure
         try:
             if self._live is not None:
                 self._live.add(state, events)
-            elif tenure is not None:
-                change = tenure.change(state, self._expiry())
+            elif self._tenure is not None:
+                change = self._tenure.change(state, self._expiry())
                 await self._journal.append(state, events, change)
-                tenure.changed(change)
+                self._tenure.changed(change)
         except ConcurrencyError as error:
             if self.run is None:
                 raise
@@ -181,18 +182,16 @@ class LocalHost:
             BaseException: Whatever else is no `Exception` passes through, and nothing is recorded.
         """
         started = action.started
-        forward = type(action) is RunStep
-        answer: object = None
         error: Exception | None = None
         self.action = action
         began = self._monotonic()
         try:
-            if forward:
-                answer = await self._subject.execute_step(started.step)
+            if type(action) is RunStep:
+                answer: object = await self._execute_step(started.step)
             else:
-                answer = await self._subject.rollback_step(started.step)
+                answer = await self._rollback_step(started.step)
         except Exception as raised:
-            error = raised
+            answer, error = None, raised
         except asyncio.CancelledError:
             return [self._interrupted(started)]
         finally:
@@ -200,15 +199,13 @@ class LocalHost:
         elapsed = self._monotonic() - began
         if self._cancels:
             self._calm_down()
-        if self._lost is not None:
-            raise self._lost
-        if forward and self._live is not None and type(answer) is WorkflowResult and answer.step == started.step:
-            # The straight way through `Outcomes.of_step`: a step in memory, and all is well.
-            answer.execution_time = elapsed
-            if answer.success:
+            if self._lost is not None:
+                raise self._lost
+        if type(action) is RunStep:
+            if type(answer) is WorkflowResult and answer.success and answer.step == started.step and self._live:
+                # What `Outcomes.of_step` comes to for a step in memory when all is well.
+                answer.execution_time = elapsed
                 return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
-            return [settle(answer, self.now())]
-        if forward:
             return [self._outcomes().of_step(started.step, answer, error, elapsed)]
         return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
 
