@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, Self
 from ._core import commands
 from ._core.actions import RunStep
 from ._core.events import Settings
-from ._run.callbacks import NAMES as CALLBACKS, Callback
+from ._run.callbacks import NAMES as CALLBACKS
+from ._run.callbacks import Callback
 from ._run.runtime import Runtime
 from ._verbs import Verbs, call_constructor, check_persistence, plan_problem
 from ._view import RUN_STATE, View

@@ -7,6 +7,7 @@ from .types import JsonObject
 
 _LEFT_OUT: JsonObject = {}
 
+
 @dataclass(init=False)
 class WorkflowResult:
     """The outcome of one step (or of a validation, a rollback step, a rejection).

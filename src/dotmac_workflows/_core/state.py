@@ -87,7 +87,7 @@ class RunState:
     rejected: bool = False
     pausing: bool = False
     attention: bool = False
-    """Whether anything but the next step may be due: False promises that nothing else is."""
+    """Whether anything but the next step may be due, or may have just happened: False promises that it is not."""
     cancelling: ev.CancelRequested | None = None
     rollback: Rollback | None = None
     rollback_status: RollbackStatus = "none"

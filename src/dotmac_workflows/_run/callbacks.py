@@ -33,6 +33,14 @@ NAMES: dict[type[Any], str] = {
 """Which callback is told of which event."""
 
 
+async def tell(subject: object, state: RunState, events: list[Event]) -> None:
+    """Tell the callbacks that a subject has of events that were committed."""
+    for event in events:
+        name = NAMES.get(type(event))
+        if name is not None and (callback := getattr(subject, name)) is not None:
+            await call(callback, event, state)
+
+
 async def call(callback: Callable[..., object], event: Event, state: RunState) -> None:
     """Call a callback with what it is told of an event, and await it where it is async.
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .._core.actions import RunRollback, RunStep, Wait
-from .._core.commands import settle
 from .._core.decide import interrupted
 from .._core.events import (
     Event,
@@ -144,18 +143,8 @@ class LocalHost:
         if self._log:
             callbacks.log(state, events)
         subject = self._subject
-        for event in events:
-            kind = type(event)
-            if kind is StepStarted:
-                callback = subject.on_step_started
-            elif kind is StepSucceeded:
-                callback = subject.on_step_completed
-            elif kind in callbacks.NAMES:
-                callback = getattr(subject, callbacks.NAMES[kind])
-            else:
-                continue
-            if callback is not None:
-                await callbacks.call(callback, event, state)
+        if state.attention or subject.on_step_completed is not None or subject.on_step_started is not None:
+            await callbacks.tell(subject, state, events)
 
     async def _read_again(self) -> RunState:
         """Return the state after a conflict, where this host still drives it."""
