@@ -37,8 +37,8 @@ __all__ = [
 
 
 @cache
-def _unset(workflow_class: type["Workflow"]) -> dict[str, object]:
-    """Return the settings and callbacks of a new object; a callback that the class defines as a method is left to it."""
+def _unset(workflow_class: type) -> dict[str, object]:
+    """Return the settings and callbacks of a new object; one that the class defines as a method is left to it."""
     callbacks = {name: None for name in CALLBACKS.values() if getattr(workflow_class, name) is None}
     return {**Settings()._asdict(), **callbacks}
 
@@ -135,11 +135,12 @@ class Workflow:
             persistence: Where the run is recorded; None: in this object alone.
 
         Raises:
-            WorkflowConfigurationError: `persistence` is none.
+            WorkflowConfigurationError: `persistence` lacks a method of one.
         """
         # Not by assignment, which __setattr__ looks at: a short run costs hardly more than its construction.
+        workflow_class: type = type(self)
         vars(self).update(
-            _unset(type(self)),
+            _unset(workflow_class),
             workflow_id=workflow_id or str(uuid.uuid4()),
             steps=steps if steps is not None else [],
             metadata=metadata if metadata is not None else {},

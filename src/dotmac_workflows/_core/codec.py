@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from ..errors import JournalCorruptError, JournalTooNewError, WorkflowError
 from ..result import WorkflowResult
 from ..status import WorkflowStatus
+from ..values import Codec
 from . import events as ev
 from .events import Draft, Event, Settings
-from .values import Codec
 
 
 class _Field(NamedTuple):
@@ -177,7 +177,7 @@ def decode(kind: str, at: int, body: str, codec: Codec) -> Event:
     if event_type is None:
         raise JournalTooNewError(f"there is no event {kind!r} in this version; upgrade dotmac-workflows to read it")
     try:
-        fields = codec.decode(body)
+        fields = codec.decode(body, "its body")
         table = _EVENTS[event_type]
         if fields.keys() != table.keys():
             raise ValueError(f"its fields are {sorted(fields)}, not {sorted(table)}")

@@ -15,10 +15,10 @@ from typing import Protocol, TypeVar
 from .._core import codec
 from .._core.events import Approved, Event, RollbackOutcome, StepOutcome, WorkflowStarted
 from .._core.state import RunState, replay
-from .._core.values import Codec
 from ..errors import ConcurrencyError, JournalCorruptError, JournalTooNewError, WorkflowError
 from ..persistence import Header, LeaseChange, Persistence, Record
 from ..status import WorkflowStatus
+from ..values import Codec
 
 _Sealed = TypeVar("_Sealed", bound=WorkflowStarted | Approved | StepOutcome | RollbackOutcome)
 

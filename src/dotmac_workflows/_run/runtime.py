@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .._core.values import Codec
+from ..values import Codec
 
 
 class Clock(Protocol):
