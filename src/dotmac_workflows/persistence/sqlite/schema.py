@@ -28,7 +28,7 @@ import sqlite3
 import threading
 from typing import NamedTuple
 
-from ...errors import JournalTooNewError, PersistenceError
+from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
 from .failures import error_name
 from .lock import InterprocessLock
 
@@ -145,6 +145,8 @@ class Database:
             raise PersistenceError(f"{self.path!r} cannot be opened: there is no directory {directory!r}. Create it.")
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise PersistenceError(f"{self.path!r} cannot be opened: it is not a file. Use another path.")
+        if _size(self.path) == 1:  # SQLite takes a file of one byte for an empty one, and would write over it
+            raise JournalCorruptError(f"{self.path!r} is not a SQLite database. Nothing was touched. Use another path.")
         self.check_not_replaced()
         self.settings = choose_settings(locked=self.lock.open(), sqlite_version=sqlite3.sqlite_version_info[:3])
 

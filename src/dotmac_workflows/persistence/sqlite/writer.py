@@ -134,7 +134,11 @@ class Reader:
             with self._database.lock:
                 self._connection = self._database.open_reader()
         self._database.check_not_replaced()
-        read.result = read.perform(self._connection.cursor())
+        cursor = self._connection.cursor()
+        try:
+            read.result = read.perform(cursor)
+        finally:
+            cursor.close()  # see _close_connection
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -269,9 +273,9 @@ class Writer:
             if connection is None:
                 connection = self._connection = database.open()
             connection.execute("BEGIN IMMEDIATE")
+            cursor = connection.cursor()
             try:
                 database.check_not_replaced()
-                cursor = connection.cursor()
                 for write in writes:
                     write.error = None
                     try:
@@ -281,8 +285,10 @@ class Writer:
                     except Exception as error:
                         raise _SpoiltError(write, error) from error
             except BaseException:
+                cursor.close()
                 self._roll_back(connection)
                 raise
+            cursor.close()  # see _close_connection
             try:
                 connection.execute("COMMIT")
             except Exception as error:
@@ -337,9 +343,12 @@ class Writer:
         self._drop_connection()
         with self._database.lock:
             connection = self._connection = self._database.open()
-            cursor = connection.cursor()
             accepted = [write for write in writes if write.error is None]
-            missing = [write for write in accepted if not write.has_landed(cursor)]
+            cursor = connection.cursor()
+            try:
+                missing = [write for write in accepted if not write.has_landed(cursor)]
+            finally:
+                cursor.close()  # see _close_connection
             if len(missing) < len(accepted) or not is_disk_full(error):
                 self._seal(connection)
             return missing
@@ -402,7 +411,11 @@ class Writer:
 
 
 def _close_connection(database: Database, connection: sqlite3.Connection) -> None:
-    """Close under the lock, since closing the last connection of all processes makes a checkpoint."""
+    """Close under the lock, since closing the last connection of all processes makes a checkpoint.
+
+    A cursor keeps its last statement, and SQLite keeps a connection, with its transaction and its locks, as long as
+    there is one. So every cursor is closed before: the traceback of an error would keep it alive for long.
+    """
     try:
         with database.lock:
             connection.close()
