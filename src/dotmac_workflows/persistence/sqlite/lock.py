@@ -1,4 +1,4 @@
-"""One lock between processes, held around every commit, every checkpoint, every opening and every closing.
+"""One lock between processes, held around every commit, every checkpoint, and what may make one.
 
 It is an advisory ``flock`` on a file of its own beside the database. The kernel lets go of it when its holder dies, so
 that a crash never leaves it behind, and it belongs to the open file, not to the process: two stores in one process

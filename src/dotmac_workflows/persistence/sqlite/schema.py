@@ -114,7 +114,7 @@ class Database:
     path: str
     """The file, without symbolic links."""
     lock: InterprocessLock
-    """Held around every commit, checkpoint, opening and closing."""
+    """Held around every commit and checkpoint, and what may make one."""
     connection_class: type[sqlite3.Connection]
     """What connections are made of; tests put one here that fails."""
     settings: Settings
@@ -172,7 +172,7 @@ class Database:
             raise
 
     def open_reader(self) -> sqlite3.Connection:
-        """Open another connection; hold the lock.
+        """Open another connection; it needs no lock, since it neither commits nor checkpoints.
 
         Raises:
             PersistenceError: The file was replaced, or a setting was not taken.
@@ -201,6 +201,11 @@ class Database:
                 f"{self._replaced!r} was deleted or replaced while the store had it open. What was not acknowledged "
                 "may be lost. Put the file back, or see to the one that is there, then make a new SQLitePersistence."
             )
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether `check_not_replaced` has failed, as it does from then on."""
+        return self._replaced is not None
 
     def wal_size(self) -> int:
         """Return the size of the write-ahead log in bytes; 0 without one.
