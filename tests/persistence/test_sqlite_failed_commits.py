@@ -1,6 +1,7 @@
 """A COMMIT that fails has an unknown fate: the SQLite backend finds out, or says that it cannot."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -13,6 +14,8 @@ from dotmac_workflows.errors import (
     PersistenceError,
 )
 from dotmac_workflows.persistence import LeaseChange, SQLitePersistence
+from dotmac_workflows.persistence.sqlite.schema import Database
+from dotmac_workflows.persistence.sqlite.statements import Append, Delete, Renew, Write
 from journal_rows import header, records
 from sqlite_stores import append, failure, writer_held
 
@@ -148,6 +151,62 @@ async def test_what_cannot_be_found_out_is_said_to_be_unknown(path: Path, obstac
         found = await store.read("w")
         assert found == records(0, 4 if when == "after" else 2)
         await append(store, "w", len(found))
+
+
+async def test_what_cannot_be_sealed_for_a_reader_is_not_answered(path: Path) -> None:
+    store = SQLitePersistence(path)
+    faults = Faults(store)
+    store._database.lock.time_limit = 0.05
+    store._writer.settle_seconds = 0.1
+    async with store:
+        await append(store, "w")
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM records").fetchall()
+        faults.plan("w", "after", "SQLITE_IOERR_FSYNC")
+        with pytest.raises(PersistenceError, match="may be stored or not"):
+            await append(store, "w", 2)
+        reader.close()
+        assert await store.read("w") == records(0, 4)
+        await append(store, "w", 4)
+
+
+def test_a_write_has_landed_only_if_everything_is_as_it_wanted(path: Path) -> None:
+    lease = LeaseChange("t1", "owner", 100, None)
+
+    async def writes() -> tuple[list[Write[Any]], list[Write[Any]], list[Write[Any]]]:  # a call needs an event loop
+        empty = header("empty", 0)
+        made: list[Write[Any]] = [
+            Append("w", records(0), 0, header("w", 2), lease),
+            Append("empty", [], 0, empty, lease),
+        ]
+        landed = [*made, Renew("w", "t1", 100), Delete("other"), Append("empty", [], 0, empty, None)]
+        missing: list[Write[Any]] = [
+            Append("w", records(0, mark="other"), 0, header("w", 2), lease),
+            Append("w", records(0, 3), 0, header("w", 3), lease),
+            Append("x", records(0), 0, header("x", 2), lease),
+            Append("empty", [], 0, header("empty", 0, wake_at=1), lease),
+            Append("empty", [], 0, empty, lease._replace(token="t2")),
+            Append("empty", [], 0, empty, lease._replace(expires_at=200)),
+            Append("empty", [], 0, empty, lease._replace(expires_at=None)),
+            Append("unknown", [], 0, header("unknown", 0), None),
+            Renew("w", "t1", 200),
+            Renew("w", "t2", 100),
+            Renew("x", "t1", 100),
+            Delete("w"),
+        ]
+        return made, landed, missing
+
+    made, landed, missing = asyncio.run(writes())
+    database = Database(str(path))
+    database.prepare()
+    with database.lock, contextlib.closing(database.open()) as connection:
+        cursor = connection.cursor()
+        for write in made:
+            write.perform(cursor)
+        assert [write.has_landed(cursor) for write in landed] == [True] * len(landed)
+        assert [write.has_landed(cursor) for write in missing] == [False] * len(missing)
+    database.lock.close()
 
 
 async def test_settling_goes_on_until_the_disk_answers(path: Path) -> None:

@@ -24,7 +24,7 @@ from dotmac_workflows.persistence.sqlite import schema, statements
 from dotmac_workflows.persistence.sqlite.schema import Database, Settings, choose_settings, has_wal_reset_fix
 from dotmac_workflows.status import WorkflowStatus
 from journal_rows import header, records
-from sqlite_stores import append
+from sqlite_stores import Statements, append
 
 
 @pytest.fixture
@@ -154,6 +154,17 @@ async def test_a_file_of_another_kind_is_refused_untouched(path: Path, content: 
     assert path.read_bytes() == content
 
 
+async def test_once_another_file_is_out_of_the_way_the_same_store_goes_on(path: Path) -> None:
+    make_foreign(path, "CREATE TABLE users (x)")
+    store = SQLitePersistence(path)
+    with pytest.raises(PersistenceError, match="another application"):
+        await append(store, "w")
+    path.rename(path.with_name("users.db"))
+    await append(store, "w")
+    assert await store.read("w") == records(0)
+    await store.close()
+
+
 async def test_an_empty_file_becomes_a_database(path: Path) -> None:
     path.touch()
     async with SQLitePersistence(path) as store:
@@ -171,12 +182,16 @@ async def test_a_sqlite_without_strict_tables_is_refused(path: Path, monkeypatch
 
 
 async def test_a_file_that_is_deleted_is_noticed_for_good(path: Path) -> None:
-    async with SQLitePersistence(path) as store:
+    store = SQLitePersistence(path)
+    seen = Statements(store)
+    async with store:
         await append(store, "w")
         content = path.read_bytes()
         path.unlink()
+        seen.seen.clear()
         with pytest.raises(PersistenceError, match=r"deleted or replaced.*make a new SQLitePersistence"):
             await append(store, "w", 2)
+        assert seen.seen == ["BEGIN IMMEDIATE", "ROLLBACK"]
         path.write_bytes(content)
         for again in (
             append(store, "w", 2),

@@ -336,12 +336,11 @@ if os.geteuid() == 0:  # whom permissions do not bind
     os.setuid(65534)
 
 async def main():
-    store = SQLitePersistence(path)
     try:
-        await append(store, "w", 2)
+        async with SQLitePersistence(path):
+            print("opened")
     except PersistenceError as error:
         print(error)
-    await store.close()
 
 asyncio.run(main())
 """

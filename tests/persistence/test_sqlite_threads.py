@@ -199,6 +199,8 @@ async def test_a_coroutine_that_is_driven_by_hand_waits_as_well(path: Path) -> N
 async def test_a_read_can_be_abandoned(path: Path) -> None:
     async with SQLitePersistence(path) as store:
         await append(store, "w")
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         go_on = threading.Event()
         store._reader.submit(Read(lambda cursor: go_on.wait(10)))
         task = asyncio.create_task(store.read("w"))
@@ -208,6 +210,7 @@ async def test_a_read_can_be_abandoned(path: Path) -> None:
             await task
         go_on.set()
         assert await store.read("w") == records(0)
+        assert complaints == []
 
 
 def test_a_loop_that_is_closed_meanwhile_does_not_disturb_the_others(path: Path) -> None:

@@ -139,11 +139,12 @@ class InterprocessLock:
 
     def _busy(self) -> PersistenceError:
         holder = "another process"
-        try:
-            host, pid = os.pread(self._descriptor, 300, 0).decode(errors="replace").split()
-            holder = f"process {pid} on host {host}"
-        except (OSError, ValueError):
-            pass  # nobody left a name: say it without
+        if self.available and self._descriptor >= 0:
+            try:
+                host, pid = os.pread(self._descriptor, 300, 0).decode(errors="replace").split()
+                holder = f"process {pid} on host {host}"
+            except (OSError, ValueError):
+                pass  # nobody left a name: say it without
         return PersistenceError(
             f"{self.path!r} was not to be had for {self.time_limit:g} s: {holder} holds it, or took it last. "
             "Nothing was written. If that process hangs, end it; then try again."

@@ -236,10 +236,11 @@ class Database:
         try:
             self._is_fresh(connection)
             self._apply_settings(connection)
-            connection.execute("BEGIN IMMEDIATE")  # fails where the file can only be read
+            connection.execute("BEGIN IMMEDIATE")
             if self._is_fresh(connection):
                 for statement in _SCHEMA:
                     connection.execute(statement)
+            connection.execute("DELETE FROM workflows WHERE 0")  # fails where the file can only be read
             connection.execute("COMMIT")
             self.check_not_replaced()
             # The log stays the same file as long as this connection is open.
