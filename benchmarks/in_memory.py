@@ -1,6 +1,6 @@
 """What the engine adds to a step in memory, against a loop that keeps no journal at all.
 
-    PYTHONPATH=src python -m benchmarks.in_memory
+PYTHONPATH=src python -m benchmarks.in_memory
 """
 
 import argparse
@@ -76,7 +76,8 @@ def runs_of(make: Callable[[list[str]], Engine | PlainLoop], steps: int, runs: i
     async def run() -> None:
         for _ in range(runs):
             results = await make(names).execute()
-            assert len(results) == steps and results[-1].success
+            assert len(results) == steps
+            assert results[-1].success
 
     return run
 
