@@ -218,9 +218,13 @@ def test_a_decoded_value_is_a_copy() -> None:
 
 
 _finite = st.floats(allow_nan=False, allow_infinity=False)
-_zones: st.SearchStrategy[tzinfo | None] = st.none() | st.just(UTC) | st.builds(
-    timezone, st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59))
-)  # fmt: skip
+_offsets = st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59))
+_zones: st.SearchStrategy[tzinfo | None] = (
+    st.none()
+    | st.just(UTC)
+    # What is less than a second is refused, which has a test of its own.
+    | _offsets.filter(lambda offset: not offset or abs(offset) >= timedelta(seconds=1)).map(timezone)
+)
 if BERLIN in zoneinfo.available_timezones():
     _zones |= st.sampled_from([BERLIN, "Asia/Kathmandu", "UTC"]).map(zoneinfo.ZoneInfo)
 
@@ -395,6 +399,15 @@ def test_a_zone_of_ones_own_is_refused() -> None:
     assert refused({"at": [time(1, tzinfo=NoZone())]}).path == "data.at[0]"
 
 
+@pytest.mark.parametrize("microseconds", [1, -1, 999_999, -999_999])
+def test_an_offset_that_would_be_lost_is_refused(microseconds: int) -> None:
+    zone = timezone(timedelta(microseconds=microseconds))
+    for moment in (datetime(2026, 7, 1, tzinfo=zone), time(1, tzinfo=zone)):
+        assert str(refused({"at": moment})) == (
+            "data.at is off UTC by less than a second, which would come back as UTC. Use timezone.utc."
+        )
+
+
 @needs_zones
 def test_a_zone_without_a_key_is_refused() -> None:
     import io
@@ -553,6 +566,7 @@ def test_no_value_is_refused_whose_text_is_within_the_limit(value: dict[str, Any
 )
 def test_what_is_huge_is_refused_before_it_is_written(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dotmac_workflows._core.values._dump", None)
+    monkeypatch.setattr("dotmac_workflows._core.value_types.b64encode", None)
     with pytest.raises(PayloadTooLargeError, match=r"^data is at least [\d,]+ bytes of JSON") as caught:
         CODEC.encode({"value": value}, "data")
     assert caught.value.size is not None
@@ -819,6 +833,16 @@ def test_a_zone_that_the_machine_does_not_know(key: str) -> None:
     assert str(caught.value) == (
         f"value.at is in the time zone {json.dumps(key)}, which this machine does not know. Install the tzdata package."
     )
+
+
+def test_a_zone_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def zone(key: str) -> tzinfo:
+        raise IsADirectoryError(key)  # what a key such as "America" gives where the tzdata package is installed
+
+    monkeypatch.setattr(zoneinfo, "ZoneInfo", zone)
+    with pytest.raises(ResultNotSerializableError, match=r"^value\.at is in the time zone \"America\"") as caught:
+        CODEC.decode('{"at":{"$":["datetime",["2026-07-01T00:00:00","America",0]]}}')
+    assert type(caught.value.__cause__) is IsADirectoryError
 
 
 def test_a_tag_is_a_tag_however_it_is_escaped_and_laid_out() -> None:

@@ -303,7 +303,7 @@ class _Conversion:
         entry = self._by_type.get(type(value))
         if entry is None:
             raise _unknown(type(value))
-        self._spend(len('{"$":["",]}') - 2)
+        self._spend(len('{"$":["",]}'))
         return {_TAG: [entry.tag, self._payload(entry, value)]}
 
     def _payload(self, entry: CodecType[Any], value: Any) -> Any:
