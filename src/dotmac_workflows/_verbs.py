@@ -117,15 +117,14 @@ class Verbs:
         while True:
             journal, state, draft = await self._read()
             self._check_class(state.plan, driving=True)
+            if state.plan is not None and not draft:
+                self._publish(state)
             events = ask(state, self._now())
             if not events and state.status is not WorkflowStatus.RUNNING:
-                if not draft:
-                    self._publish(state)
                 return self._answer()
             held = await self._held_by_another(state)
             if held is not None:
                 if decides and not events:
-                    self._publish(state)
                     return self._answer()
                 raise self._already_running(held)
             before = RunState(state.workflow_id) if draft else state
@@ -169,6 +168,8 @@ class Verbs:
         """Append what `ask` answers, and run nothing."""
         while True:
             journal, state, draft = await self._read()
+            if state.plan is not None and not draft and not self._view.busy:
+                self._publish(state)
             events = self._sealed(journal, ask(state, self._now()))
             if events:
                 fold(state, events)
@@ -176,7 +177,7 @@ class Verbs:
                     await journal.append(state, [*draft, *events])
                 except ConcurrencyError:
                     continue
-            if not self._view.busy and (events or not draft):
+            if events and not self._view.busy:
                 self._publish(state)
             return self._answer()
 

@@ -135,7 +135,7 @@ class Workflow:
             persistence: Where the run is recorded; None: in this object alone.
 
         Raises:
-            WorkflowConfigurationError: `persistence` is none.
+            WorkflowConfigurationError: `persistence` lacks a method of one.
         """
         # Not by assignment, which __setattr__ looks at: a short run costs hardly more than its construction.
         workflow_class: type = type(self)
