@@ -14,8 +14,8 @@ from dotmac_workflows.errors import (
     PersistenceError,
 )
 from dotmac_workflows.persistence import LeaseChange, SQLitePersistence
-from dotmac_workflows.persistence.sqlite.schema import Database
-from dotmac_workflows.persistence.sqlite.statements import Append, Delete, Renew, Write
+from dotmac_workflows.persistence.sqlite._schema import Database
+from dotmac_workflows.persistence.sqlite._statements import Append, Delete, Renew, Write
 from journal_rows import header, records
 from sqlite_stores import append, failure, writer_held
 

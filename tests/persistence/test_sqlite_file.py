@@ -19,9 +19,10 @@ from dotmac_workflows.errors import (
     WorkflowConfigurationError,
 )
 from dotmac_workflows.persistence import SQLitePersistence
-from dotmac_workflows.persistence.sqlite import lock as lock_module
-from dotmac_workflows.persistence.sqlite import schema, statements
-from dotmac_workflows.persistence.sqlite.schema import Database, Settings, choose_settings, has_wal_reset_fix
+from dotmac_workflows.persistence.sqlite import _lock as lock_module
+from dotmac_workflows.persistence.sqlite import _schema as schema
+from dotmac_workflows.persistence.sqlite import _statements as statements
+from dotmac_workflows.persistence.sqlite._schema import Database, Settings, choose_settings, has_wal_reset_fix
 from dotmac_workflows.status import WorkflowStatus
 from journal_rows import header, records
 from sqlite_stores import Statements, append

@@ -229,7 +229,7 @@ async def test_a_store_belongs_to_the_process_that_opened_it(path: Path, when: s
 ORPHAN = """
 import signal, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-from dotmac_workflows.persistence.sqlite.lock import InterprocessLock
+from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 
 lock = InterprocessLock(path, 1)
 lock.open()
@@ -244,7 +244,7 @@ else:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(tmp_path: Path) -> None:
-    from dotmac_workflows.persistence.sqlite.lock import InterprocessLock
+    from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 
     process = start(ORPHAN, tmp_path / "lock")
     assert process.stdout is not None

@@ -16,8 +16,9 @@ from dotmac_workflows.errors import (
     PersistenceError,
 )
 from dotmac_workflows.persistence import SQLitePersistence
-from dotmac_workflows.persistence.sqlite import statements, writer
-from dotmac_workflows.persistence.sqlite.writer import Read
+from dotmac_workflows.persistence.sqlite import _statements as statements
+from dotmac_workflows.persistence.sqlite import _writer as writer
+from dotmac_workflows.persistence.sqlite._writer import Read
 from journal_rows import header, records
 from sqlite_stores import Statements, append, failure, wait_until, writer_held
 

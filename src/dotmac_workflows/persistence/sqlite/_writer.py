@@ -27,10 +27,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ...errors import ConcurrencyError, LeaseLostError, PersistenceError
-from .calls import Call, Mailbox, deliver, start_thread
-from .failures import describe, explain, is_disk_full
-from .schema import SCHEMA_VERSION, Database
-from .statements import Write
+from ._calls import Call, Mailbox, deliver, start_thread
+from ._failures import describe, explain, is_disk_full
+from ._schema import SCHEMA_VERSION, Database
+from ._statements import Write
 
 _logger = logging.getLogger(__name__)
 

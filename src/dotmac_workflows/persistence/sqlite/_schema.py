@@ -29,8 +29,8 @@ import threading
 from typing import NamedTuple
 
 from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
-from .failures import error_name
-from .lock import InterprocessLock
+from ._failures import error_name
+from ._lock import InterprocessLock
 
 APPLICATION_ID = 0x646D7766
 """Marks the file as ours: "dmwf" in ASCII."""
