@@ -1,6 +1,6 @@
 """Imports point one way, and nothing but the standard library is needed.
 
-    integrations, cli, testing -> base -> _run -> {_core, persistence} -> {result, status, types, errors}
+    integrations, cli, testing -> base -> _run -> {_core, persistence} -> {result, status, types, errors, values}
 
 `_core` is pure: of the standard library it may import only what can neither wait, nor look at a clock, nor touch the
 world. Imports under ``if TYPE_CHECKING:`` cost nothing at run time and are exempt; imports inside functions are not.
@@ -17,10 +17,11 @@ import pytest
 PACKAGE = "dotmac_workflows"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
-LEAVES = frozenset({"result", "status", "types", "errors"})
+LEAVES = frozenset({"result", "status", "types", "errors", "values", "_value_types"})
 FACE = "__init__"  # the package itself: what `from dotmac_workflows import ...` names
 UP_TO_RUN = LEAVES | {"_core", "persistence", "_run"}
-UP_TO_BASE = UP_TO_RUN | {"base", "_verbs"}
+UP_TO_BASE = UP_TO_RUN | {"base", "_verbs", "_view"}
+ABOVE_BASE = UP_TO_BASE | {"recovery", "verification"}
 TOP = frozenset({"integrations", "cli", "testing"})
 
 # Which top-level modules each one may import; a new one has to be given its place here.
@@ -31,8 +32,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "_run": UP_TO_RUN,
     "base": UP_TO_BASE,
     "_verbs": UP_TO_BASE,  # base's verbs, in a module of their own for their size
-    FACE: UP_TO_BASE,
-    **{top: UP_TO_BASE | {top, FACE} for top in TOP},
+    "_view": UP_TO_RUN,  # and what an object shows
+    "recovery": UP_TO_BASE,
+    "verification": UP_TO_RUN,
+    FACE: ABOVE_BASE,
+    **{top: ABOVE_BASE | {top, FACE} for top in TOP},
     "__main__": frozenset({"cli"}),
 }
 

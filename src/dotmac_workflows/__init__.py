@@ -6,8 +6,7 @@ is lost; approvals come from any process; what was done is undone in reverse whe
 
 from typing import TYPE_CHECKING
 
-from ._core.values import Codec, CodecType
-from ._run.runtime import Clock, Runtime, SystemClock
+from ._run.runtime import Clock, Runtime
 from .base import StepContext, Workflow
 from .errors import (
     AlreadyDecidedError,
@@ -29,6 +28,7 @@ from .recovery import Recovered, recover
 from .result import WorkflowResult
 from .status import WorkflowStatus
 from .types import AsyncWorkflowCallback, StepName, WorkflowCallback, WorkflowId
+from .values import Codec, CodecType
 from .verification import Verification, verify
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ __all__ = [
     "SQLitePersistence",
     "StepContext",
     "StepName",
-    "SystemClock",
     "Verification",
     "Workflow",
     "WorkflowCallback",

@@ -5,15 +5,16 @@ ask again when somebody else appended first. A verb that drives hands the facts 
 commit they become, together with the claim of the lease and the first decision. The one exception is the first append
 of a fresh object, which reads nothing and is refused where its id is known.
 
-What a caller sees on the object is published from here, after each commit; see `publish`.
+What a caller sees on the object is published after each commit; see `_view`.
 """
 
 import inspect
 import logging
-import uuid
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ._core import commands
 from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFailed, WorkflowStarted
@@ -22,6 +23,7 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._view import View
 from .errors import (
     ConcurrencyError,
     LeaseLostError,
@@ -36,7 +38,6 @@ from .errors import (
 from .persistence import Leases, Persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
-from .types import RollbackStatus
 
 if TYPE_CHECKING:
     from .base import Workflow
@@ -46,126 +47,33 @@ logger = logging.getLogger("dotmac_workflows")
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
-RUN_STATE = frozenset(
-    {"status", "current_step_index", "results", "pending_approval_step", "approval_data", "steps", "workflow_id"}
-).union(SETTINGS)
 
 
-class Control:
-    """The private side of one workflow object."""
+class Verbs:
+    """The verbs of one workflow object; made for each call, see `View`.
 
-    def __init__(self, workflow: "Workflow", persistence: Persistence | None) -> None:
-        if persistence is not None and not isinstance(persistence, Persistence):
-            raise WorkflowConfigurationError(
-                f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not. "
-                "See dotmac_workflows.persistence.Persistence.",
-                workflow_id=workflow.workflow_id,
-            )
+    As a context, it marks the object as driving, so that a second driving verb is refused instead of waiting for ever.
+    """
+
+    def __init__(self, workflow: "Workflow") -> None:
         self._workflow = workflow
-        self._view = vars(workflow)
-        self.persistence = persistence
-        self._live: LiveJournal | None = None
-        self._known = False
-        """Whether the run was started, as far as this object knows: its journal wins over what was set by hand."""
-        self._invalid = False
-        """Whether what is shown is a failed validation."""
-        self._busy = False
-        self._shown: list[WorkflowResult] | None = None
-        self._gate = 0
-        self._type = ""
-        self.host: LocalHost | None = None
-        self.rollback_status: RollbackStatus = "none"
-        self.started_at: int | None = None
-        self.ended_at: int | None = None
+        self._view: View = workflow._workflow_view
 
-    # What the object shows.
+    def __enter__(self) -> None:
+        if self._view.busy:
+            raise self._already_running("this very object drives it at the moment")
+        self._view.busy = True
 
-    def publish(self, state: RunState) -> None:
-        """Show a committed state on the object."""
-        view = self._view
-        if self._shown is not state.results:
-            self._publish_anew(state)
-        shown: list[WorkflowResult] = view["results"]
-        if len(shown) < len(state.results):
-            shown += state.results[len(shown) :]
-        view["status"] = state.status
-        view["current_step_index"] = state.index
-        if state.gate != self._gate:
-            view["pending_approval_step"] = state.pending_step
-            view["approval_data"] = state.approval_data
-            self._gate = state.gate
-        self.rollback_status = state.rollback_status
-        self.ended_at = state.ended_at
-
-    def _publish_anew(self, state: RunState) -> None:
-        """Show everything of a state that this object has not shown a part of."""
-        view, plan = self._view, state.plan
-        self._shown = state.results
-        view["results"] = []
-        view["pending_approval_step"] = state.pending_step
-        view["approval_data"] = state.approval_data
-        self._gate = state.gate
-        if plan is not None:
-            self._known, self._invalid = True, False
-            view["steps"] = _ReadOnlyList(plan.steps)
-            if self.persistence is not None:
-                view["metadata"] = _read_only(plan.metadata)
-            view.update(plan.settings._asdict())
-            self.started_at = plan.at
-            self._type = plan.workflow_type
-
-    def before_assignment(self, name: str) -> None:
-        """Refuse to have the state of a run set by hand, once there is one.
-
-        Raises:
-            WorkflowExecutionError: The run is driven by this object, or stored.
-        """
-        if not self._known and not self._busy:
-            self._invalid = self._invalid and name != "status"
-            return
-        if not self._busy and self.persistence is None:
-            # A run in memory is the object's own: what is shown, and now changed, is what it goes on from.
-            self._live, self._known, self._shown, self._gate = None, False, None, 0
-            self._view["steps"] = list(self._view["steps"])
-            return
-        why = "it runs" if self._busy else "its run is stored, and the journal says what is so"
-        raise WorkflowExecutionError(
-            f"{name} of workflow {self._workflow.workflow_id!r} cannot be set: {why}. Set it before execute().",
-            workflow_id=self._workflow.workflow_id,
-        )
-
-    def _draft(self) -> Draft | None:
-        """Return what was set by hand before the run, if anything was."""
-        w = self._workflow
-        if self._invalid:
-            return None
-        if w.status is WorkflowStatus.PENDING and not (
-            w.current_step_index or w.results or w.pending_approval_step or w.approval_data
-        ):
-            return None
-        return Draft(
-            w.status,
-            w.current_step_index,
-            tuple(w.results),
-            w.pending_approval_step,
-            w.approval_data,
-            self.rollback_status,
-        )
-
-    def show_draft(self, data: dict[str, Any]) -> None:
-        """Show of a draft what has no attribute of its own."""
-        self.rollback_status = data.get("rollback_status", "none")
-        start, end = data.get("start_time"), data.get("end_time")
-        self.started_at = None if start is None else round(start * 1_000_000)
-        self.ended_at = None if end is None else round(end * 1_000_000)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._view.busy = False
 
     # Verbs that drive.
 
     async def execute(self) -> list[WorkflowResult]:
         """See `Workflow.execute`."""
-        with _Busy(self):
-            if not self._known:
-                draft = self._draft()
+        with self:
+            if not self._view.known:
+                draft = self._view.draft(self._workflow)
                 if draft is None or not await self._is_stored():
                     if draft is not None and draft.status is WorkflowStatus.RUNNING:
                         raise self._already_running("its status says so")
@@ -176,7 +84,7 @@ class Control:
                         try:
                             return await self._start(draft)
                         except ConcurrencyError:
-                            if self._known or self.persistence is None:
+                            if self._view.known or self._view.persistence is None:
                                 raise
                     elif not await self._is_stored():
                         return await self._show_invalid(problem)
@@ -189,12 +97,12 @@ class Control:
             ask: The command; no events and a run that is not due mean that there is nothing to do.
             decides: Whether a run that somebody else drives by now is an answer rather than an error.
         """
-        with _Busy(self):
+        with self:
             return await self._go_on(ask, decides=decides)
 
     async def carry_on(self) -> bool:
         """Drive the run on if it is due; False: it is not, or somebody drives it."""
-        with _Busy(self):
+        with self:
             journal, state, _ = await self._read()
             self._check_class(state.plan, driving=True)
             if state.status is not WorkflowStatus.RUNNING or await self._held_by_another(state) is not None:
@@ -209,15 +117,14 @@ class Control:
         while True:
             journal, state, draft = await self._read()
             self._check_class(state.plan, driving=True)
+            if state.plan is not None and not draft:
+                self._publish(state)
             events = ask(state, self._now())
             if not events and state.status is not WorkflowStatus.RUNNING:
-                if not draft:
-                    self.publish(state)
                 return self._answer()
             held = await self._held_by_another(state)
             if held is not None:
                 if decides and not events:
-                    self.publish(state)
                     return self._answer()
                 raise self._already_running(held)
             before = RunState(state.workflow_id) if draft else state
@@ -233,12 +140,14 @@ class Control:
 
     async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
         tenure = None
-        if self.persistence is not None:
-            leases = self.persistence if isinstance(self.persistence, Leases) else None
-            tenure = Tenure(uuid.uuid4().hex, state.token, leases)
+        if self._view.persistence is not None:
+            leases = self._view.persistence if isinstance(self._view.persistence, Leases) else None
+            tenure = Tenure(os.urandom(16).hex(), state.token, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
-        self.host = host = LocalHost(self._workflow, journal, self.publish, tenure)
+        self._view.host = host = LocalHost(
+            self._workflow, journal, partial(self._view.publish, vars(self._workflow)), tenure
+        )
         try:
             await drive(host, state, pending)
         except (GeneratorExit, LeaseLostError, PersistenceError):
@@ -247,7 +156,7 @@ class Control:
             await host.release()
             raise
         finally:
-            self.host = None
+            self._view.host = None
             host.close()
             if tenure is not None:
                 lease.drop(tenure.token)
@@ -259,6 +168,8 @@ class Control:
         """Append what `ask` answers, and run nothing."""
         while True:
             journal, state, draft = await self._read()
+            if state.plan is not None and not draft and not self._view.busy:
+                self._publish(state)
             events = self._sealed(journal, ask(state, self._now()))
             if events:
                 fold(state, events)
@@ -266,13 +177,13 @@ class Control:
                     await journal.append(state, [*draft, *events])
                 except ConcurrencyError:
                     continue
-            if not self._busy and (events or not draft):
-                self.publish(state)
+            if events and not self._view.busy:
+                self._publish(state)
             return self._answer()
 
     def decision(self, command: Callable[[RunState, int, int], list[Event]]) -> Ask:
         """Hold a command to the gate that the caller has seen, or else to the first one found."""
-        gate = self._gate
+        gate = self._view.gate
 
         def ask(state: RunState, now: int) -> list[Event]:
             nonlocal gate
@@ -284,9 +195,13 @@ class Control:
     async def cancel(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
         """See `Workflow.cancel`."""
         await self.record(lambda state, now: commands.cancel(state, now, reason, actor))
-        if self.host is not None:
-            self.host.interrupt()
-        elif not self._busy and self._workflow.status is WorkflowStatus.RUNNING and self.is_own_type(self._type):
+        if self._view.host is not None:
+            self._view.host.interrupt()
+        elif (
+            not self._view.busy
+            and self._workflow.status is WorkflowStatus.RUNNING
+            and self.is_own_type(self._view.workflow_type)
+        ):
             await self.go_on(lambda state, now: [], decides=True)
         return self._answer()
 
@@ -304,19 +219,22 @@ class Control:
                 workflow_id=self._workflow.workflow_id,
             )
         self._check_class(state.plan, driving=False)
-        self.publish(state)
+        self._publish(state)
 
     # What they share.
+
+    def _publish(self, state: RunState) -> None:
+        self._view.publish(vars(self._workflow), state)
 
     async def _read(self) -> tuple[Journal, RunState, list[Event]]:
         """Return the journal, its state, and the plan that is still to be written where a draft makes the state."""
         journal = self._journal()
         state = await journal.load()
         if state.plan is not None:
-            if not self._known:
+            if not self._view.known:
                 self._compare(state.plan)
             return journal, state, []
-        draft = self._draft()
+        draft = self._view.draft(self._workflow)
         if draft is None:
             return journal, state, []
         plan = self._sealed(journal, [self._plan(draft)])
@@ -324,15 +242,15 @@ class Control:
 
     def _journal(self) -> Journal:
         workflow_id = self._workflow.workflow_id
-        if self.persistence is not None:
+        if self._view.persistence is not None:
             commands.check_name("A workflow id", workflow_id)
-            return StoredJournal(self.persistence, workflow_id, self._workflow.runtime.codec)
-        if self._live is None:
-            self._live = LiveJournal(workflow_id)
-        return self._live
+            return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
+        if self._view.live is None:
+            self._view.live = LiveJournal(workflow_id)
+        return self._view.live
 
     async def _is_stored(self) -> bool:
-        if self.persistence is None or not self._workflow.workflow_id:
+        if self._view.persistence is None or not self._workflow.workflow_id:
             return False
         return (await self._journal().load()).plan is not None
 
@@ -340,7 +258,7 @@ class Control:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
         plan = WorkflowStarted(
-            self._now(), uuid.uuid4().hex, type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
+            self._now(), os.urandom(16).hex(), type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
         )
         commands.check_plan(plan, w.workflow_id)
         return plan
@@ -367,12 +285,12 @@ class Control:
         return plan_problem(w) if result.success else result
 
     async def _show_invalid(self, problem: WorkflowResult) -> list[WorkflowResult]:
-        self._invalid, self._shown = True, None
-        self._view.update(status=WorkflowStatus.FAILED, results=[problem])
+        self._view.forget()
+        vars(self._workflow).update(status=WorkflowStatus.FAILED, results=[problem])
         callback = self._workflow.on_workflow_failed
         if callback is not None:
             event = WorkflowFailed(self._now())
-            await callbacks.call(callback, event, [problem], self._workflow.workflow_id, "on_workflow_failed")
+            await callbacks.call(callback, event, RunState(self._workflow.workflow_id, results=[problem]))
         return self._answer()
 
     def _answer(self) -> list[WorkflowResult]:
@@ -380,9 +298,9 @@ class Control:
 
     async def _held_by_another(self, state: RunState) -> str | None:
         """Tell who drives a run, for a message; None: nobody, or nobody alive."""
-        if state.token is None or not isinstance(self.persistence, Leases):
+        if state.token is None or not isinstance(self._view.persistence, Leases):
             return None
-        held = await self.persistence.lease(state.workflow_id)
+        held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
             return None
         return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
@@ -406,8 +324,8 @@ class Control:
         if not driving and workflow_class.__mro__[1] is object:
             return
         raise WorkflowDefinitionError(
-            f"Workflow {self._workflow.workflow_id!r} was started as a {plan.workflow_type}; a {type_name(workflow_class)} "
-            f"has other steps. Load it with the class {plan.workflow_type}.",
+            f"Workflow {self._workflow.workflow_id!r} was started as a {plan.workflow_type}; "
+            f"a {type_name(workflow_class)} has other steps. Load it with the class {plan.workflow_type}.",
             workflow_id=self._workflow.workflow_id,
         )
 
@@ -433,13 +351,27 @@ class Control:
             )
 
     def _now(self) -> int:
-        return self._workflow.runtime.clock.now_us()
+        return self._workflow.runtime.clock.time_ns() // 1000
 
 
 def type_name(workflow_class: type) -> str:
     """Return what a store calls a class: its own ``workflow_type``, else its name."""
     own = vars(workflow_class).get("workflow_type")
     return own if isinstance(own, str) and own else workflow_class.__name__
+
+
+def check_persistence(persistence: object, workflow_id: str) -> None:
+    """Refuse what cannot be a store.
+
+    Raises:
+        WorkflowConfigurationError: It lacks a method.
+    """
+    if persistence is not None and not isinstance(persistence, Persistence):
+        raise WorkflowConfigurationError(
+            f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
+            "all three. See dotmac_workflows.persistence.Persistence.",
+            workflow_id=workflow_id,
+        )
 
 
 def call_constructor(cls: type[_W], **init: Any) -> _W:
@@ -452,9 +384,9 @@ def call_constructor(cls: type[_W], **init: Any) -> _W:
         inspect.signature(cls).bind(**init)
     except TypeError as error:
         raise WorkflowConfigurationError(
-            f"{cls.__name__} cannot be made with {', '.join(init)}: {error}. Let its __init__ take these (**kwargs will "
-            "do) and hand them to super().__init__(), and give what else it needs to load() as keywords; recover() "
-            "takes a function of (workflow_id, persistence) instead of the class.",
+            f"{cls.__name__} cannot be made with {', '.join(init)}: {error}. Let its __init__ take these "
+            "(**kwargs will do) and hand them to super().__init__(), and give what else it needs to load() as "
+            "keywords; recover() takes a function of (workflow_id, persistence) instead of the class.",
             workflow_id=init.get("workflow_id"),
         ) from error
     return cls(**init)
@@ -467,54 +399,3 @@ def plan_problem(workflow: "Workflow") -> WorkflowResult | None:
     if not workflow.workflow_id:
         return WorkflowResult(False, "validation", error="missing_id", message="Workflow must have an ID")
     return None
-
-
-class _Busy:
-    """Marks an object as driving, so that a second driving verb is refused instead of waiting for ever."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-
-    def __enter__(self) -> None:
-        if self._control._busy:
-            raise self._control._already_running("this very object drives it at the moment")
-        self._control._busy = True
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._control._busy = False
-
-
-def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
-    raise WorkflowExecutionError(
-        "The steps and metadata of a workflow that was started cannot be changed: they are pinned for the run. "
-        "Return what a step finds out in the data of its result."
-    )
-
-
-class _ReadOnlyList(list[Any]):
-    """A list that refuses to be changed."""
-
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse  # type: ignore[assignment]  # refused
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]  # refused
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-
-class _ReadOnlyDict(dict[str, Any]):
-    """A dictionary that refuses to be changed."""
-
-    update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment]  # refused
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]  # refused
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-def _read_only(value: Any) -> Any:
-    """Return JSON-like data that refuses to be changed, at any depth."""
-    if type(value) is dict:
-        return _ReadOnlyDict({key: _read_only(item) for key, item in value.items()})
-    if type(value) is list:
-        return _ReadOnlyList(map(_read_only, value))
-    return value

@@ -4,24 +4,26 @@ import logging
 import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from ._core import commands
 from ._core.actions import RunStep
 from ._core.events import Settings
+from ._run.callbacks import NAMES as CALLBACKS
+from ._run.callbacks import Callback
 from ._run.runtime import Runtime
-from ._verbs import RUN_STATE, Control, call_constructor, plan_problem
+from ._verbs import Verbs, call_constructor, check_persistence, plan_problem
+from ._view import RUN_STATE, View
 from .errors import WorkflowConfigurationError, WorkflowError, WorkflowExecutionError
 from .persistence import Persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
 from .types import (
-    AsyncWorkflowCallback,
     JsonObject,
     RollbackFailurePolicy,
     RollbackStatus,
     StepName,
-    WorkflowCallback,
     WorkflowId,
 )
 
@@ -33,7 +35,12 @@ __all__ = [
     "WorkflowExecutionError",
 ]
 
-Callback = WorkflowCallback | AsyncWorkflowCallback | None
+
+@cache
+def _unset(workflow_class: type) -> dict[str, object]:
+    """Return the settings and callbacks of a new object; one that the class defines as a method is left to it."""
+    callbacks = {name: None for name in CALLBACKS.values() if getattr(workflow_class, name) is None}
+    return {**Settings()._asdict(), **callbacks}
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,39 @@ class Workflow:
     workflow_type: ClassVar[str | None] = None
     """What stores call this class; its name when left out. Give one before you rename a class with runs in flight."""
 
+    on_step_started: Callback = None
+    """Told the name of a step that is about to run."""
+    on_step_completed: Callback = None
+    """Told the result of a step that ended, well or not."""
+    on_approval_required: Callback = None
+    """Told the name of the step after which the run waits."""
+    on_rollback_started: Callback = None
+    """Told the name of the step at which the run turned round."""
+    on_rollback_completed: Callback = None
+    """Told all results, those of the rollback steps at the end; see `rollback_status`."""
+    on_workflow_completed: Callback = None
+    """Told all results."""
+    on_workflow_failed: Callback = None
+    """Told all results, after the rollback."""
+    on_workflow_cancelled: Callback = None
+    """Told all results, after the rollback."""
+
     workflow_id: WorkflowId
+    """Names the run in its store."""
     steps: list[StepName]
+    """The names of the steps, in order; pinned when the run starts."""
     metadata: JsonObject
+    """What the run is about; pinned when the run starts, and with a persistence read-only from then on."""
     status: WorkflowStatus
+    """Where the run stands."""
     current_step_index: int
+    """Which step is next, runs, or is waited at; counted from 0."""
     results: list[WorkflowResult]
+    """The current pass: one result a step, then those of its rollback."""
     pending_approval_step: StepName | None
+    """The step after which the run waits for a decision."""
     approval_data: JsonObject | None
+    """What the last approval brought."""
     rollback_on_failure: bool
     continue_on_step_failure: bool
     require_approval: bool
@@ -103,30 +135,27 @@ class Workflow:
             persistence: Where the run is recorded; None: in this object alone.
 
         Raises:
-            WorkflowConfigurationError: `persistence` is none.
+            WorkflowConfigurationError: `persistence` lacks a method of one.
         """
-        self.workflow_id = workflow_id or str(uuid.uuid4())
-        self.steps = steps if steps is not None else []
-        self.metadata = metadata if metadata is not None else {}
-        self.status = WorkflowStatus.PENDING
-        self.current_step_index = 0
-        self.results = []
-        self.pending_approval_step = None
-        self.approval_data = None
-        self.on_step_started: Callback = None
-        self.on_step_completed: Callback = None
-        self.on_workflow_completed: Callback = None
-        self.on_workflow_failed: Callback = None
-        self.on_workflow_cancelled: Callback = None
-        self.on_approval_required: Callback = None
-        self.on_rollback_started: Callback = None
-        self.on_rollback_completed: Callback = None
-        self.__dict__.update(Settings()._asdict())
-        self._workflow_control = Control(self, persistence)
+        # Not by assignment, which __setattr__ looks at: a short run costs hardly more than its construction.
+        workflow_class: type = type(self)
+        vars(self).update(
+            _unset(workflow_class),
+            workflow_id=workflow_id or str(uuid.uuid4()),
+            steps=steps if steps is not None else [],
+            metadata=metadata if metadata is not None else {},
+            status=WorkflowStatus.PENDING,
+            current_step_index=0,
+            results=[],
+            pending_approval_step=None,
+            approval_data=None,
+        )
+        check_persistence(persistence, self.workflow_id)
+        self._workflow_view = View(persistence)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in RUN_STATE and "_workflow_control" in self.__dict__:
-            self._workflow_control.before_assignment(name)
+        if name in RUN_STATE and "_workflow_view" in self.__dict__:
+            self._workflow_view.before_assignment(vars(self), name)
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -208,7 +237,7 @@ class Workflow:
             PersistenceError: The store failed; the run is as last recorded.
             LeaseLostError: Another process took over; this one changed nothing since.
         """
-        return await self._workflow_control.execute()
+        return await Verbs(self).execute()
 
     async def approve_and_continue(
         self, approval_data: JsonObject | None = None, *, actor: str | None = None
@@ -224,16 +253,16 @@ class Workflow:
             WorkflowExecutionError: The run is not waiting for approval.
         """
         data = approval_data or {}
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.approve(state, now, data, actor, gate))
-        return await self._workflow_control.go_on(ask, decides=True)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.approve(state, now, data, actor, gate))
+        return await Verbs(self).go_on(ask, decides=True)
 
     async def reject_and_cancel(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Close the gate that the run waits at, and end it: undone where ``rollback_on_cancel`` is set.
 
         Adds one result, of the step waited at, with ``error="approval_rejected"``. Raises as `approve_and_continue`.
         """
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
-        return await self._workflow_control.go_on(ask, decides=True)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
+        return await Verbs(self).go_on(ask, decides=True)
 
     async def approve(self, data: JsonObject | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Record an approval and run nothing; the run is then due, for `resume` or `recover` to carry on.
@@ -241,20 +270,20 @@ class Workflow:
         Needs no step code: ``Workflow.load(...)`` will do. Raises as `approve_and_continue`.
         """
         approval = data or {}
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.approve(state, now, approval, actor, gate))
-        return await self._workflow_control.record(ask)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.approve(state, now, approval, actor, gate))
+        return await Verbs(self).record(ask)
 
     async def reject(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Record a rejection and run nothing; the run is then due, to be ended by `resume` or `recover`."""
-        ask = self._workflow_control.decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
-        return await self._workflow_control.record(ask)
+        ask = Verbs(self).decision(lambda state, now, gate: commands.reject(state, now, reason, actor, gate))
+        return await Verbs(self).record(ask)
 
     async def resume(self, *, actor: str | None = None) -> list[WorkflowResult]:
         """Carry on what is due: a paused run, a decision that was only recorded, a run that a crash left.
 
         Runs nothing when the run ended or waits. Raises as `execute`.
         """
-        return await self._workflow_control.go_on(lambda state, now: commands.resume(state, now, actor))
+        return await Verbs(self).go_on(lambda state, now: commands.resume(state, now, actor))
 
     async def pause(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """Hold the run before its next step, whichever process drives it, until `resume`.
@@ -262,7 +291,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: It waits, ended, or is being undone.
         """
-        return await self._workflow_control.record(lambda state, now: commands.pause(state, now, reason, actor))
+        return await Verbs(self).record(lambda state, now: commands.pause(state, now, reason, actor))
 
     async def cancel(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """End the run: undone where ``rollback_on_cancel`` is set.
@@ -274,7 +303,7 @@ class Workflow:
             AlreadyDecidedError: Somebody cancelled it first.
             WorkflowExecutionError: It ended, or is being undone.
         """
-        return await self._workflow_control.cancel(reason, actor)
+        return await Verbs(self).cancel(reason, actor)
 
     async def retry(self, *, actor: str | None = None) -> list[WorkflowResult]:
         """Run a failed workflow forward again: from the failed step, or from the first when all was undone.
@@ -282,11 +311,11 @@ class Workflow:
         What runs again is a new visit, with an idempotency key of its own. Raises as `execute`, and
         `WorkflowExecutionError` when it did not fail, or its rollback is incomplete.
         """
-        return await self._workflow_control.go_on(lambda state, now: commands.retry(state, now, actor))
+        return await Verbs(self).go_on(lambda state, now: commands.retry(state, now, actor))
 
     async def retry_rollback(self, *, actor: str | None = None) -> list[WorkflowResult]:
         """Try again only what a rollback left undone. Raises as `execute`."""
-        return await self._workflow_control.go_on(lambda state, now: commands.retry_rollback(state, now, actor))
+        return await Verbs(self).go_on(lambda state, now: commands.retry_rollback(state, now, actor))
 
     async def skip_rollback(self, step: StepName, reason: str, *, actor: str | None = None) -> list[WorkflowResult]:
         """Record that a step whose rollback failed was put right by other means; run nothing.
@@ -294,9 +323,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: The rollback of that step did not fail.
         """
-        return await self._workflow_control.record(
-            lambda state, now: commands.skip_rollback(state, now, step, reason, actor)
-        )
+        return await Verbs(self).record(lambda state, now: commands.skip_rollback(state, now, step, reason, actor))
 
     @classmethod
     async def load(cls, workflow_id: WorkflowId, persistence: Persistence, **init: Any) -> Self:
@@ -314,7 +341,7 @@ class Workflow:
             JournalCorruptError: Its journal is damaged.
         """
         workflow = call_constructor(cls, workflow_id=workflow_id, persistence=persistence, **init)
-        await workflow._workflow_control.attach()
+        await Verbs(workflow).attach()
         return workflow
 
     # What can be seen.
@@ -322,7 +349,7 @@ class Workflow:
     @property
     def persistence(self) -> Persistence | None:
         """Where the run is recorded; None: in this object alone."""
-        return self._workflow_control.persistence
+        return self._workflow_view.persistence
 
     @property
     def step_context(self) -> StepContext:
@@ -331,7 +358,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: No step of this object runs.
         """
-        host = self._workflow_control.host
+        host = self._workflow_view.host
         action = host.action if host is not None else None
         if host is None or action is None or host.run is None:
             raise WorkflowExecutionError(
@@ -361,16 +388,16 @@ class Workflow:
     @property
     def execution_time(self) -> float | None:
         """How long the run took from its start to its end, waits included, or until now; seconds, None: not started."""
-        control = self._workflow_control
-        if control.started_at is None:
+        view = self._workflow_view
+        if view.started_at is None:
             return None
-        ended_at = control.ended_at if control.ended_at is not None else self.runtime.clock.now_us()
-        return max(0, ended_at - control.started_at) / 1_000_000
+        ended_at = view.ended_at if view.ended_at is not None else self.runtime.clock.time_ns() // 1000
+        return max(0, ended_at - view.started_at) / 1_000_000
 
     @property
     def rollback_status(self) -> RollbackStatus:
         """How far the undoing is; ``incomplete`` when a rollback step failed: `retry_rollback` or `skip_rollback`."""
-        return self._workflow_control.rollback_status
+        return self._workflow_view.rollback_status
 
     @property
     def is_completed(self) -> bool:
@@ -392,7 +419,7 @@ class Workflow:
 
         ``start_time`` and ``end_time`` are seconds since 1970 UTC; ``results`` are dictionaries.
         """
-        control = self._workflow_control
+        view = self._workflow_view
         return {
             "workflow_id": self.workflow_id,
             "steps": list(self.steps),
@@ -407,9 +434,9 @@ class Workflow:
             "require_approval": self.require_approval,
             "rollback_on_cancel": self.rollback_on_cancel,
             "on_rollback_failure": self.on_rollback_failure,
-            "rollback_status": control.rollback_status,
-            "start_time": None if control.started_at is None else control.started_at / 1_000_000,
-            "end_time": None if control.ended_at is None else control.ended_at / 1_000_000,
+            "rollback_status": view.rollback_status,
+            "start_time": None if view.started_at is None else view.started_at / 1_000_000,
+            "end_time": None if view.ended_at is None else view.ended_at / 1_000_000,
         }
 
     @classmethod
@@ -437,7 +464,7 @@ class Workflow:
         defaults: dict[str, Any] = {"current_step_index": 0, "pending_approval_step": None, "approval_data": None}
         for name, default in (defaults | Settings()._asdict()).items():
             setattr(workflow, name, data.get(name, default))
-        workflow._workflow_control.show_draft(data)
+        workflow._workflow_view.show_draft(data)
         return workflow
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ._verbs import call_constructor, type_name
+from ._verbs import Verbs, call_constructor, type_name
 from .base import Workflow
 from .errors import WorkflowConfigurationError
 from .persistence import Header, Leases, Persistence, Queries
@@ -101,7 +101,7 @@ def _makers(workflows: Iterable[WorkflowMaker]) -> Callable[[Header, Persistence
             return call_constructor(workflow_class, workflow_id=header.workflow_id, persistence=persistence)
         for function in functions:
             workflow = function(header.workflow_id, persistence)
-            if workflow._workflow_control.is_own_type(header.workflow_type):
+            if Verbs(workflow).is_own_type(header.workflow_type):
                 return workflow
         return None
 
@@ -119,8 +119,8 @@ async def _carry_on(
         if workflow is None:
             logger.info("Workflow %r is due and none of these.", header.workflow_id, extra=extra)
             return None
-        await workflow._workflow_control.attach()
-        if not await workflow._workflow_control.carry_on():
+        await Verbs(workflow).attach()
+        if not await Verbs(workflow).carry_on():
             return None
     except Exception as error:
         logger.exception("Workflow %r could not be carried on.", header.workflow_id, extra=extra)

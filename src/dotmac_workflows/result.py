@@ -1,12 +1,14 @@
 """What a step tells of itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .types import JsonObject
 
+_LEFT_OUT: JsonObject = {}
 
-@dataclass
+
+@dataclass(init=False)
 class WorkflowResult:
     """The outcome of one step (or of a validation, a rollback step, a rejection).
 
@@ -16,10 +18,10 @@ class WorkflowResult:
     """
 
     success: bool
-    """Whether the step did what it was for. A step that failed is not rolled back: it is expected to have done nothing."""
+    """Whether the step did what it was for. One that failed is not rolled back: it is to have done nothing."""
     step: str
     """The step's name."""
-    data: JsonObject = field(default_factory=dict)
+    data: JsonObject
     """What the step found out: JSON, and the further types that `dotmac_workflows.Codec` lists."""
     error: str | None = None
     """A short machine-readable code, such as ``card_declined``."""
@@ -30,11 +32,30 @@ class WorkflowResult:
     requires_approval: bool = False
     """Ask for an approval before the *next* step; only a workflow configured with ``require_approval`` waits."""
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.data, dict):
-            raise TypeError(f"data must be a dictionary, not {type(self.data).__name__}")
-        if not isinstance(self.step, str) or not self.step:
-            raise ValueError(f"step must be a non-empty string, not {self.step!r}")
+    # By hand, since one is made for every step: checks included, it costs what a generated one costs without.
+    def __init__(
+        self,
+        success: bool,
+        step: str,
+        data: JsonObject = _LEFT_OUT,
+        error: str | None = None,
+        message: str | None = None,
+        execution_time: float | None = None,
+        requires_approval: bool = False,
+    ) -> None:
+        if data is _LEFT_OUT:
+            data = {}
+        elif not isinstance(data, dict):
+            raise TypeError(f"data must be a dictionary, not {type(data).__name__}")
+        if not step or not isinstance(step, str):
+            raise ValueError(f"step must be a non-empty string, not {step!r}")
+        self.success = success
+        self.step = step
+        self.data = data
+        self.error = error
+        self.message = message
+        self.execution_time = execution_time
+        self.requires_approval = requires_approval
 
     def to_dict(self) -> dict[str, Any]:
         """Return the seven fields by name. `data` is the result's own dictionary, not a copy."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from ._core.values import Codec
 from ._run.journal import check_digests, header_of, read_state
 from .errors import JournalCorruptError, PersistenceError, ResultNotSerializableError, WorkflowConfigurationError
 from .persistence import Header, Persistence, Queries
+from .values import Codec
 
 
 @dataclass

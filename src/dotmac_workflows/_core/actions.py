@@ -30,8 +30,5 @@ class Stop(NamedTuple):
 Action: TypeAlias = RunStep | RunRollback | Wait | Stop
 
 
-class Decision(NamedTuple):
-    """The facts that are to be recorded with what led here, and then what to do."""
-
-    events: list[Event]
-    action: Action
+Decision: TypeAlias = tuple[list[Event], Action]
+"""The facts that are to be recorded with what led here, and then what to do."""

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from ..errors import JournalCorruptError, JournalTooNewError, WorkflowError
 from ..result import WorkflowResult
 from ..status import WorkflowStatus
+from ..values import Codec
 from . import events as ev
 from .events import Draft, Event, Settings
-from .values import Codec
 
 
 class _Field(NamedTuple):
@@ -116,7 +116,7 @@ _EVENTS: dict[type[Any], dict[str, _Field]] = {
     },
     ev.Claimed: {"owner": _TEXT, "token": _TEXT},
     ev.Released: {},
-    ev.StepStarted: {"step": _TEXT, "index": _NUMBER, "visit": _NUMBER, "attempt": _NUMBER},
+    ev.StepStarted: {"step": _TEXT, "position": _NUMBER, "visit": _NUMBER, "attempt": _NUMBER},
     ev.StepSucceeded: {"result": _RESULT, "gated": _FLAG},
     ev.StepFailed: {"result": _RESULT, "exception": _OPTIONAL, "traceback": _OPTIONAL},
     ev.StepInterrupted: {"result": _RESULT},
@@ -128,7 +128,7 @@ _EVENTS: dict[type[Any], dict[str, _Field]] = {
     ev.Resumed: {"actor": _OPTIONAL},
     ev.CancelRequested: {"actor": _OPTIONAL, "reason": _OPTIONAL},
     ev.RollbackStarted: {"step": _TEXT},
-    ev.RollbackStepStarted: {"step": _TEXT, "index": _NUMBER, "visit": _NUMBER, "attempt": _NUMBER},
+    ev.RollbackStepStarted: {"step": _TEXT, "position": _NUMBER, "visit": _NUMBER, "attempt": _NUMBER},
     ev.RollbackStepSucceeded: {"result": _RESULT},
     ev.RollbackStepSkipped: {"result": _RESULT},
     ev.RollbackStepFailed: {"result": _RESULT, "exception": _OPTIONAL, "traceback": _OPTIONAL},
@@ -177,7 +177,7 @@ def decode(kind: str, at: int, body: str, codec: Codec) -> Event:
     if event_type is None:
         raise JournalTooNewError(f"there is no event {kind!r} in this version; upgrade dotmac-workflows to read it")
     try:
-        fields = codec.decode(body)
+        fields = codec.decode(body, "its body")
         table = _EVENTS[event_type]
         if fields.keys() != table.keys():
             raise ValueError(f"its fields are {sorted(fields)}, not {sorted(table)}")

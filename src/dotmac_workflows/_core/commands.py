@@ -52,7 +52,7 @@ def check_plan(plan: ev.WorkflowStarted, workflow_id: str) -> None:
         WorkflowConfigurationError: An id or a step name is none, or the settings contradict each other.
     """
     check_name("A workflow id", workflow_id)
-    for step in plan.steps:
+    for step in plan.steps if _has_odd_name(plan.steps) else ():
         check_name(f"A step name of workflow {workflow_id!r}", step, workflow_id)
     check_settings(plan.settings, workflow_id)
     draft = plan.draft
@@ -62,6 +62,16 @@ def check_plan(plan: ev.WorkflowStarted, workflow_id: str) -> None:
             f"{len(plan.steps)} steps. Set it to 0 up to {len(plan.steps)}.",
             workflow_id=workflow_id,
         )
+
+
+def _has_odd_name(steps: tuple[str, ...]) -> bool:
+    """Tell whether a name may be none, looking at all at once: a plan may have ten thousand."""
+    return not (
+        all(steps)
+        and set(map(type, steps)) <= {str}
+        and "".join(steps).isprintable()
+        and max(map(len, steps), default=0) <= 200
+    )
 
 
 def check_settings(settings: ev.Settings, workflow_id: str) -> None:

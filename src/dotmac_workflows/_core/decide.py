@@ -23,8 +23,11 @@ from .events import (
     WorkflowCancelled,
     WorkflowCompleted,
     WorkflowFailed,
+    new_event,
 )
 from .state import Rollback, RunState
+
+_STOP, _WAIT = Stop(), Wait()
 
 
 def decide(state: RunState, now: int) -> Decision:
@@ -34,8 +37,24 @@ def decide(state: RunState, now: int) -> Decision:
         state: The state after everything that has happened; it is only read.
         now: The instant that the new facts are given, in microseconds since 1970 UTC.
     """
+    if state.attention and (decision := _attend(state, now)) is not None:
+        return decision
+    left = state.in_flight
+    if left is not None:
+        again = left._replace(at=now, attempt=left.attempt + 1)
+        return [again], RunStep(again)
+    index, steps = state.index, state.steps
+    if index >= len(steps):
+        return [WorkflowCompleted(now)], _STOP
+    step = steps[index]
+    started = new_event(StepStarted, (now, step, index, state.visits.get(step, 0) + 1, 1))
+    return [started], new_event(RunStep, (started,))
+
+
+def _attend(state: RunState, now: int) -> Decision | None:
+    """Return what comes before the next step, or None."""
     if state.status is not WorkflowStatus.RUNNING:
-        return Decision([], Wait() if state.status is WorkflowStatus.WAITING_APPROVAL else Stop())
+        return [], _WAIT if state.status is WorkflowStatus.WAITING_APPROVAL else _STOP
     if state.rollback is not None:
         return _go_on_undoing(state, state.rollback, now)
     if state.cancelling is not None or state.rejected:
@@ -43,18 +62,10 @@ def decide(state: RunState, now: int) -> Decision:
     if state.step_failed:
         return _turn_round(state, now, undo=state.settings.rollback_on_failure)
     if state.gated:
-        return Decision([ApprovalRequested(now, state.steps[state.index])], Wait())
-    left = state.in_flight
-    if left is None and state.index >= len(state.steps):
-        return Decision([WorkflowCompleted(now)], Stop())
-    if state.pausing:
-        return Decision([Paused(now)], Stop())
-    if left is None:
-        step = state.steps[state.index]
-        started = StepStarted(now, step, state.index, state.visits.get(step, 0) + 1, 1)
-    else:
-        started = left._replace(at=now, attempt=left.attempt + 1)
-    return Decision([started], RunStep(started))
+        return [ApprovalRequested(now, state.steps[state.index])], _WAIT
+    if state.pausing and (state.in_flight is not None or state.index < len(state.steps)):
+        return [Paused(now)], _STOP
+    return None
 
 
 def interrupted(started: StepStarted, now: int, why: str) -> StepInterrupted:
@@ -68,12 +79,13 @@ def _turn_round(state: RunState, now: int, *, undo: bool) -> Decision:
     events: list[Event] = []
     left = state.in_flight
     if left is not None:
-        why = f"Step {left.step!r} was left unfinished by a crash before the workflow was cancelled; its outcome is unknown."
+        why = f"A crash left step {left.step!r} unfinished before the workflow was cancelled; its outcome is unknown."
         events.append(interrupted(left, now, why))
     target = left or (state.undoable[-1] if state.undoable else None)
     if not undo or target is None:
-        events.append(WorkflowFailed(now) if state.step_failed else WorkflowCancelled(now))
-        return Decision(events, Stop())
+        cancelled = state.cancelling is not None or state.rejected
+        events.append(WorkflowCancelled(now) if cancelled else WorkflowFailed(now))
+        return events, _STOP
     turned_at = state.steps[min(state.index, len(state.steps) - 1)]
     events.append(RollbackStarted(now, turned_at))
     return _undo(state, target, now, events)
@@ -83,20 +95,20 @@ def _go_on_undoing(state: RunState, rollback: Rollback, now: int) -> Decision:
     left = state.undoing
     if left is not None:
         started = left._replace(at=now, attempt=left.attempt + 1)
-        return Decision([started], RunRollback(started, _is_unknown(state, rollback.todo[-1])))
+        return [started], RunRollback(started, _is_unknown(state, rollback.todo[-1]))
     halted = bool(rollback.failed) and state.settings.on_rollback_failure == "halt"
     if rollback.todo and not halted:
         return _undo(state, rollback.todo[-1], now, [])
     ending = WorkflowCancelled(now) if rollback.ends_in is WorkflowStatus.CANCELLED else WorkflowFailed(now)
-    return Decision([RollbackFinished(now, not rollback.todo and not rollback.failed), ending], Stop())
+    return [RollbackFinished(now, not rollback.todo and not rollback.failed), ending], _STOP
 
 
 def _undo(state: RunState, target: StepStarted, now: int, before: list[Event]) -> Decision:
     visit = state.rollback_visits.get(target.step, 0) + 1
-    started = RollbackStepStarted(now, target.step, target.index, visit, 1)
-    return Decision([*before, started], RunRollback(started, _is_unknown(state, target)))
+    started = RollbackStepStarted(now, target.step, target.position, visit, 1)
+    return [*before, started], RunRollback(started, _is_unknown(state, target))
 
 
 def _is_unknown(state: RunState, target: StepStarted) -> bool:
     unknown = state.in_flight or state.interrupted
-    return unknown is not None and (unknown.index, unknown.visit) == (target.index, target.visit)
+    return unknown is not None and (unknown.position, unknown.visit) == (target.position, target.visit)

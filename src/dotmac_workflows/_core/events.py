@@ -4,6 +4,8 @@ A journal is a list of these, and the only truth; `state.apply` folds them, `cod
 begins with ``at``, the instant in microseconds since 1970 UTC. Named tuples rather than frozen dataclasses because
 two of them are built for every step: 0.25 µs instead of 1.5, and a quarter of the import time. Being tuples, events
 of two types with equal fields compare equal: compare the type too.
+
+Where a step's own events are made, `new_event` takes the fields ready made: half the price of calling the type.
 """
 
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -11,6 +13,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ..result import WorkflowResult
 from ..status import WorkflowStatus
 from ..types import RollbackFailurePolicy, RollbackStatus
+
+new_event: Any = tuple.__new__
+"""Make an event of its type and the tuple of all its fields."""
 
 
 class Settings(NamedTuple):
@@ -66,7 +71,8 @@ class StepStarted(NamedTuple):
 
     at: int
     step: str
-    index: int
+    position: int
+    """Where the step stands in the plan, from 0."""
     visit: int
     """Which time the run comes by a step of this name, from 1."""
     attempt: int
@@ -166,7 +172,8 @@ class RollbackStepStarted(NamedTuple):
     at: int
     step: str
     """The step that is undone."""
-    index: int
+    position: int
+    """Where the step stands in the plan, from 0."""
     visit: int
     """Which time a step of this name is undone in this run, from 1."""
     attempt: int

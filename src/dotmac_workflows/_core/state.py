@@ -23,7 +23,7 @@ class GateDecision(NamedTuple):
     """How a gate was decided, for whoever asks again."""
 
     gate: int
-    """The seq of the record that opened the gate."""
+    """Which gate of the run it was, from 1."""
     step: str
     verdict: Verdict
     actor: str | None
@@ -59,7 +59,7 @@ class RunState:
     plan: WorkflowStarted | None = None
     """How the run was started; None: it was not."""
     steps: tuple[str, ...] = ()
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     status: WorkflowStatus = WorkflowStatus.PENDING
     index: int = 0
     """The step that is next, running, or waited at."""
@@ -78,12 +78,16 @@ class RunState:
     gated: bool = False
     """Whether the step that ran asked for an approval that was not requested yet."""
     gate: int = 0
-    """The seq of the record that opened the gate waited at; 0: none."""
+    """The gate waited at: which one of the run, from 1; 0: none."""
+    gates: int = 0
+    """How many gates have opened."""
     pending_step: str | None = None
     decisions: list[GateDecision] = field(default_factory=list)
     approval_data: dict[str, Any] | None = None
     rejected: bool = False
     pausing: bool = False
+    attention: bool = False
+    """Whether anything but the next step may be due, or may have just happened: False promises that it is not."""
     cancelling: ev.CancelRequested | None = None
     rollback: Rollback | None = None
     rollback_status: RollbackStatus = "none"
@@ -100,15 +104,14 @@ def apply(state: RunState, event: Event) -> None:
     Raises:
         JournalCorruptError: The event cannot follow what the state was folded from.
     """
-    _FOLD[type(event)](state, event)
+    FOLD[type(event)](state, event)
     state.version += 1
 
 
 def fold(state: RunState, events: Iterable[Event]) -> None:
     """Fold events into the state, in order."""
     for event in events:
-        _FOLD[type(event)](state, event)
-        state.version += 1
+        apply(state, event)
 
 
 def replay(workflow_id: str, events: Iterable[Event]) -> RunState:
@@ -140,6 +143,7 @@ def _workflow_started(state: RunState, event: WorkflowStarted) -> None:
     state.started_at = event.at
     state.status = WorkflowStatus.RUNNING
     if event.draft is not None:
+        state.attention = True
         _sow(state, event.draft)
 
 
@@ -161,7 +165,7 @@ def _sow(state: RunState, draft: Draft) -> None:
             state.undoable.append(StepStarted(0, result.step, position, visit, 1))
             position += 1
     if draft.status is WorkflowStatus.WAITING_APPROVAL:
-        state.gate = state.version + 1
+        state.gate = state.gates = 1
         state.pending_step = draft.pending_approval_step or state.steps[state.index]
     if draft.rollback_status != "none":
         state.rollback_status = draft.rollback_status
@@ -198,7 +202,7 @@ def _step_succeeded(state: RunState, event: ev.StepSucceeded) -> None:
     state.results.append(event.result)
     state.undoable.append(started)
     if event.gated and state.settings.require_approval:
-        state.gated = True
+        state.gated = state.attention = True
     else:
         state.index += 1
 
@@ -211,7 +215,7 @@ def _step_failed(state: RunState, event: ev.StepFailed) -> None:
     if state.settings.continue_on_step_failure:
         state.index += 1
     else:
-        state.step_failed = True
+        state.step_failed = state.attention = True
 
 
 def _step_interrupted(state: RunState, event: ev.StepInterrupted) -> None:
@@ -220,13 +224,15 @@ def _step_interrupted(state: RunState, event: ev.StepInterrupted) -> None:
         raise _misfit(state, event, "no step was running")
     state.in_flight = None
     state.interrupted = started
+    state.attention = True
     state.results.append(event.result)
     state.undoable.append(started)
 
 
 def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
     state.gated = False
-    state.gate = state.version + 1
+    state.gates += 1
+    state.gate = state.gates
     state.pending_step = event.step
     state.status = WorkflowStatus.WAITING_APPROVAL
     state.token = state.owner = None
@@ -244,6 +250,7 @@ def _close_gate(state: RunState, verdict: Verdict, actor: str | None, at: int, e
 def _approved(state: RunState, event: ev.Approved) -> None:
     _close_gate(state, "approved", event.actor, event.at, event)
     state.approval_data = event.data
+    state.attention = state.pausing
     state.index += 1
 
 
@@ -260,21 +267,22 @@ def _rejected(state: RunState, event: ev.Rejected) -> None:
             message=f"Workflow cancelled: {reason}",
         )
     )
-    state.rejected = True
+    state.rejected = state.attention = True
 
 
 def _pause_requested(state: RunState, event: ev.PauseRequested) -> None:
-    state.pausing = True
+    state.pausing = state.attention = True
 
 
 def _paused(state: RunState, event: ev.Paused) -> None:
     state.pausing = False
+    state.attention = True
     state.status = WorkflowStatus.PAUSED
     state.token = state.owner = None
 
 
 def _resumed(state: RunState, event: ev.Resumed) -> None:
-    state.pausing = False
+    state.pausing = state.attention = False
     state.status = WorkflowStatus.RUNNING
 
 
@@ -282,6 +290,7 @@ def _cancel_requested(state: RunState, event: ev.CancelRequested) -> None:
     if state.gate:
         _close_gate(state, "cancelled", event.actor, event.at, event)
     state.cancelling = event
+    state.attention = True
     state.pausing = False
     state.status = WorkflowStatus.RUNNING
 
@@ -344,6 +353,7 @@ def _ended_rollback(state: RunState, event: Event) -> Rollback:
 def _ended(status: WorkflowStatus) -> Callable[[RunState, Event], None]:
     def end(state: RunState, event: Event) -> None:
         state.status = status
+        state.attention = True
         state.ended_at = event.at
         state.token = state.owner = None
         state.pausing = False
@@ -360,12 +370,12 @@ def _retried(state: RunState, event: ev.Retried) -> None:
     state.rollback = None
     state.rollback_status = "none"
     state.interrupted = None
-    state.step_failed = False
+    state.step_failed = state.attention = False
     state.status = WorkflowStatus.RUNNING
     state.ended_at = None
 
 
-_FOLD: dict[type[Any], Callable[[RunState, Any], None]] = {
+FOLD: dict[type[Any], Callable[[RunState, Any], None]] = {
     ev.WorkflowStarted: _workflow_started,
     ev.Claimed: _claimed,
     ev.Released: _released,

@@ -1,13 +1,22 @@
-"""Telling the user's callbacks what was committed: after the commit, at most once, and never changing an outcome."""
+"""Telling what was committed: the user's callbacks, and the log.
+
+After the commit, at most once, and never changing an outcome.
+"""
 
 import asyncio
 import inspect
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from .._core import events as ev
+from .._core.events import Event
+from .._core.state import RunState
+from ..types import AsyncWorkflowCallback, WorkflowCallback
 
 logger = logging.getLogger("dotmac_workflows")
+
+Callback: TypeAlias = WorkflowCallback | AsyncWorkflowCallback | None
 
 NAMES: dict[type[Any], str] = {
     ev.StepStarted: "on_step_started",
@@ -24,37 +33,76 @@ NAMES: dict[type[Any], str] = {
 """Which callback is told of which event."""
 
 
-async def call(callback: Any, event: Any, results: list[Any], workflow_id: str, name: str) -> None:
+async def tell(subject: object, state: RunState, events: list[Event]) -> None:
+    """Tell the callbacks that a subject has of events that were committed."""
+    for event in events:
+        name = NAMES.get(type(event))
+        if name is not None and (callback := getattr(subject, name)) is not None:
+            await call(callback, event, state)
+
+
+async def call(callback: Callable[..., object], event: Event, state: RunState) -> None:
     """Call a callback with what it is told of an event, and await it where it is async.
 
     What it raises is logged. Only a cancellation of the task itself, and what is to end the process, goes through.
     """
-    if hasattr(event, "step"):
-        argument = event.step
-    elif hasattr(event, "result"):
-        argument = event.result
-    else:
-        argument = list(results)
     task = asyncio.current_task()
     cancels = task.cancelling() if task else 0
     try:
-        answer = callback(argument)
+        answer = callback(_argument(event, state))
         if inspect.isawaitable(answer):
             await answer
     except asyncio.CancelledError as error:
         if task is None or task.cancelling() > cancels:
             raise
-        _log(error, event, workflow_id, name)
+        _log(error, event, state)
     except Exception as error:
-        _log(error, event, workflow_id, name)
+        _log(error, event, state)
 
 
-def _log(error: BaseException, event: Any, workflow_id: str, name: str) -> None:
+def _argument(event: Event, state: RunState) -> object:
+    """Return what a callback is told: the step, the result, or all results."""
+    if isinstance(event, ev.StepStarted | ev.ApprovalRequested | ev.RollbackStarted):
+        return event.step
+    if isinstance(event, ev.StepSucceeded | ev.StepFailed | ev.StepInterrupted):
+        return event.result
+    return list(state.results)
+
+
+def _log(error: BaseException, event: Event, state: RunState) -> None:
+    name = NAMES[type(event)]
     logger.error(
         "Callback %s of workflow %r raised %s; the workflow goes on.",
         name,
-        workflow_id,
+        state.workflow_id,
         type(error).__name__,
         exc_info=error,
-        extra={"workflow_id": workflow_id, "step": getattr(event, "step", None), "event": name},
+        extra={
+            "workflow_id": state.workflow_id,
+            "workflow_type": state.plan.workflow_type if state.plan else None,
+            "step": getattr(event, "step", None),
+            "event": name,
+        },
     )
+
+
+def log(state: RunState, events: list[Event]) -> None:
+    """Log each transition: ids and names, never what the user's values say."""
+    workflow_type = state.plan.workflow_type if state.plan else None
+    for event in events:
+        fact = type(event).__name__
+        result = getattr(event, "result", None)
+        step = getattr(event, "step", None) if result is None else result.step
+        logger.info(
+            "Workflow %r: %s%s",
+            state.workflow_id,
+            fact,
+            f" {step!r}" if step else "",
+            extra={
+                "workflow_id": state.workflow_id,
+                "workflow_type": workflow_type,
+                "step": step,
+                "attempt": getattr(event, "attempt", None),
+                "event": fact,
+            },
+        )

@@ -14,7 +14,7 @@ from typing import Protocol
 from .._core.actions import RunRollback, RunStep, Stop, Wait
 from .._core.decide import decide
 from .._core.events import Event
-from .._core.state import RunState, fold
+from .._core.state import FOLD, RunState
 
 
 class Conflict(Exception):  # noqa: N818 - not an error: the host says that somebody else recorded something meanwhile
@@ -63,15 +63,22 @@ async def drive(host: Host, state: RunState, pending: list[Event]) -> RunState:
     Returns:
         The last state committed.
     """
+    handlers = FOLD
     while True:
-        fold(state, pending)
-        events, action = decide(state, host.now())
-        fold(state, events)
+        for event in pending:
+            handlers[type(event)](state, event)
+        # What follows from a fact happens at its instant.
+        events, action = decide(state, pending[-1].at if pending else host.now())
+        for event in events:
+            handlers[type(event)](state, event)
+        pending += events
+        state.version += len(pending)
         try:
-            await host.commit(state, pending + events)
+            await host.commit(state, pending)
         except Conflict as conflict:
             # What a step did is still true, and appended after what came between.
             state = conflict.state
+            pending = pending[: -len(events)] if events else pending
             continue
         if type(action) is RunStep or type(action) is RunRollback:
             pending = await host.perform(action)

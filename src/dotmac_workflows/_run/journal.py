@@ -15,10 +15,10 @@ from typing import Protocol, TypeVar
 from .._core import codec
 from .._core.events import Approved, Event, RollbackOutcome, StepOutcome, WorkflowStarted
 from .._core.state import RunState, replay
-from .._core.values import Codec
 from ..errors import ConcurrencyError, JournalCorruptError, JournalTooNewError, WorkflowError
 from ..persistence import Header, LeaseChange, Persistence, Record
 from ..status import WorkflowStatus
+from ..values import Codec
 
 _Sealed = TypeVar("_Sealed", bound=WorkflowStarted | Approved | StepOutcome | RollbackOutcome)
 
@@ -35,7 +35,7 @@ class Journal(Protocol):
         ...
 
     def seal(self, event: _Sealed) -> _Sealed:
-        """Return an event that holds values of the user's as it will be read back, so that a live run sees what a resumed one will see."""
+        """Return an event with values of the user's as it will be read back."""
         ...
 
 
@@ -52,12 +52,15 @@ class LiveJournal:
 
     async def append(self, state: RunState, events: list[Event], lease: LeaseChange | None = None) -> None:
         """See `Journal.append`."""
-        expected = state.version - len(events)
-        if len(self._events) != expected:
+        self.add(state, events)
+
+    def add(self, state: RunState, events: list[Event]) -> None:
+        """Do what `append` does, without the price of a coroutine."""
+        if len(self._events) + len(events) != state.version:
             raise ConcurrencyError(
                 f"Workflow {self._workflow_id!r} moved on; read it again and decide again.",
                 workflow_id=self._workflow_id,
-                expected_version=expected,
+                expected_version=state.version - len(events),
                 stored_version=len(self._events),
             )
         self._events += events
@@ -148,7 +151,7 @@ def check_digests(workflow_id: str, records: Iterable[Record]) -> None:
         except UnicodeEncodeError:
             before = ""
         if before != digest:
-            raise _damaged(workflow_id, seq, f"record {seq} ({ascii(kind)}) does not match its digest")
+            raise _damaged(workflow_id, seq, f"record {seq} ({kind!a}) does not match its digest")
 
 
 def read_state(workflow_id: str, records: Iterable[Record], values: Codec) -> RunState:

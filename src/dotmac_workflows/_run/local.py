@@ -10,43 +10,37 @@ Steps run inline in the driver's task. What has to reach a step that runs comes 
 
 import asyncio
 import logging
-import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Protocol
 
 from .._core.actions import RunRollback, RunStep, Wait
-from .._core.commands import settle, settle_rollback
 from .._core.decide import interrupted
 from .._core.events import (
     Event,
     Released,
-    RollbackOutcome,
-    RollbackStepSkipped,
-    StepOutcome,
+    RollbackStepStarted,
     StepStarted,
-
+    StepSucceeded,
     WorkflowStarted,
+    new_event,
 )
 from .._core.state import RunState, apply
 from ..errors import (
     ConcurrencyError,
     LeaseLostError,
-    PayloadTooLargeError,
     PersistenceError,
-    ResultNotSerializableError,
     WorkflowNotFoundError,
 )
 from ..persistence import LeaseChange, Leases
 from ..result import WorkflowResult
 from . import callbacks, lease
+from .callbacks import Callback
 from .drive import Conflict
-from .journal import Journal, StoredJournal
+from .journal import Journal, LiveJournal, StoredJournal
+from .outcomes import Outcomes
 from .runtime import Runtime
 
 logger = logging.getLogger("dotmac_workflows")
-_MESSAGE_LIMIT = 10_000  # characters of an exception's own text that are kept
-_TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, where the error is
 
 
 class Subject(Protocol):
@@ -54,6 +48,8 @@ class Subject(Protocol):
 
     workflow_id: str
     runtime: Runtime
+    on_step_started: Callback
+    on_step_completed: Callback
 
     async def execute_step(self, step: str) -> WorkflowResult:
         """Do the step."""
@@ -96,14 +92,17 @@ class LocalHost:
     ) -> None:
         self._subject = subject
         self._journal = journal
+        self._live = journal if isinstance(journal, LiveJournal) else None
         self._publish = publish
+        self._execute_step = subject.execute_step
+        self._rollback_step = subject.rollback_step
         self._tenure = tenure
         self._runtime = subject.runtime
         self._log = logger.isEnabledFor(logging.INFO)
-        self._driving = False
-        self.now = self._runtime.clock.now_us
+        self._time_ns = self._runtime.clock.time_ns
+        self._monotonic = self._runtime.clock.monotonic
         self.run: WorkflowStarted | None = None
-        """How the run was started."""
+        """How the run was started; None until this host drives it."""
         self.action: RunStep | RunRollback | None = None
         """What runs at this moment."""
         self._loop = asyncio.get_running_loop()
@@ -117,6 +116,10 @@ class LocalHost:
         if tenure is not None and tenure.leases is not None:
             self._arm_heartbeat()
 
+    def now(self) -> int:
+        """See `drive.Host.now`."""
+        return self._time_ns() // 1000
+
     async def commit(self, state: RunState, events: list[Event]) -> None:
         """See `drive.Host.commit`.
 
@@ -124,28 +127,24 @@ class LocalHost:
             ConcurrencyError: Somebody appended first, and this host does not drive yet: ask again.
             LeaseLostError: Somebody else drives by now.
         """
-        change = None
-        if self._tenure is not None:
-            change = self._tenure.change(state, self._expiry())
         try:
-            await self._journal.append(state, events, change)
+            if self._live is not None:
+                self._live.add(state, events)
+            elif self._tenure is not None:
+                change = self._tenure.change(state, self._expiry())
+                await self._journal.append(state, events, change)
+                self._tenure.changed(change)
         except ConcurrencyError as error:
-            if not self._driving:
+            if self.run is None:
                 raise
             raise Conflict(await self._read_again()) from error
-        if self._tenure is not None and change is not None:
-            self._tenure.changed(change)
-        self._driving = True
         self.run = state.plan
         self._publish(state)
         if self._log:
-            _log_transitions(state, events)
-        for event in events:
-            name = callbacks.NAMES.get(type(event))
-            if name is not None:
-                callback = getattr(self._subject, name)
-                if callback is not None:
-                    await callbacks.call(callback, event, state.results, state.workflow_id, name)
+            callbacks.log(state, events)
+        subject = self._subject
+        if state.attention or subject.on_step_completed is not None or subject.on_step_started is not None:
+            await callbacks.tell(subject, state, events)
 
     async def _read_again(self) -> RunState:
         """Return the state after a conflict, where this host still drives it."""
@@ -172,116 +171,46 @@ class LocalHost:
             BaseException: Whatever else is no `Exception` passes through, and nothing is recorded.
         """
         started = action.started
-        forward = type(action) is RunStep
-        call: Callable[[str], Awaitable[object]]
-        call = self._subject.execute_step if forward else self._subject.rollback_step
-        answer: object = None
         error: Exception | None = None
-        if self._task is not None:
-            self._others_cancels = self._task.cancelling()
         self.action = action
-        began = self._runtime.clock.monotonic()
+        began = self._monotonic()
         try:
-            answer = await call(started.step)
+            if type(action) is RunStep:
+                answer: object = await self._execute_step(started.step)
+            else:
+                answer = await self._rollback_step(started.step)
         except Exception as raised:
-            error = raised
+            answer, error = None, raised
         except asyncio.CancelledError:
-            if not self._cancels or self._calm_down():
-                raise
-            if self._lost is not None:
-                raise self._lost from None
-            if not isinstance(started, StepStarted):
-                raise
-            why = f"Step {started.step!r} was interrupted by a cancel; its outcome is unknown."
-            return [interrupted(started, self.now(), why)]
+            return [self._interrupted(started)]
         finally:
             self.action = None
-        elapsed = self._runtime.clock.monotonic() - began
+        elapsed = self._monotonic() - began
         if self._cancels:
             self._calm_down()
+            if self._lost is not None:
+                raise self._lost
+        if type(action) is RunStep:
+            if type(answer) is WorkflowResult and answer.success and answer.step == started.step and self._live:
+                # What `Outcomes.of_step` comes to for a step in memory when all is well.
+                answer.execution_time = elapsed
+                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
+            return [self._outcomes().of_step(started.step, answer, error, elapsed)]
+        return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
+
+    def _outcomes(self) -> Outcomes:
+        assert self.run is not None, "nothing runs before its start was committed"
+        return Outcomes(self._subject.workflow_id, self.run.workflow_type, self._journal, self.now)
+
+    def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
+        """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
+        if not self._cancels or self._calm_down():
+            raise
         if self._lost is not None:
-            raise self._lost
-        return [self._step_outcome(started.step, answer, error, elapsed) if forward
-                else self._rollback_outcome(started.step, answer, error, elapsed)]
-
-    def _step_outcome(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
-        if error is not None:
-            result = self._failure(step, step, error)
-        elif not isinstance(answer, WorkflowResult):
-            result = _invalid(step, f"Step {step!r} returned {type(answer).__name__}, not a WorkflowResult.")
-        elif answer.step != step:
-            self._warn(step, "Step %r of workflow %r returned a result for step %r; it is recorded as its own.", answer)
-            result = replace(answer, step=step)
-        else:
-            result = answer
-        result.execution_time = elapsed
-        return self._seal(step, settle(result, self.now(), *_exception(error)))
-
-    def _rollback_outcome(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
-        name = f"rollback_{step}"
-        result: WorkflowResult | None
-        if isinstance(error, NotImplementedError) and _raised_by_the_hook_itself(error):
-            result, error = None, None
-        elif error is not None:
-            result = self._failure(name, step, error)
-        elif answer is None or (isinstance(answer, WorkflowResult) and answer.step == name):
-            result = answer
-        elif isinstance(answer, WorkflowResult):
-            if answer.step != step:
-                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
-            result = replace(answer, step=name)
-        else:
-            result = _invalid(
-                name, f"The rollback of step {step!r} returned {type(answer).__name__}, not a WorkflowResult or None."
-            )
-        outcome = settle_rollback(result, step, self.now(), *_exception(error))
-        if isinstance(outcome, RollbackStepSkipped):
-            self._warn(step, "Step %r of workflow %r has no rollback: nothing was undone.")
-        outcome.result.execution_time = elapsed
-        return self._seal(step, outcome)
-
-    def _seal(self, step: str, outcome: StepOutcome | RollbackOutcome) -> Event:
-        """Return the outcome as it will be read back, or the failure to store it."""
-        try:
-            return self._journal.seal(outcome)
-        except ResultNotSerializableError as error:
-            code, cause = "result_not_serializable", error
-        except PayloadTooLargeError as error:
-            code, cause = "payload_too_large", error
-        except TypeError as error:
-            code, cause = "invalid_result", error
-        had = outcome.result
-        told = "" if had.success else f" It had failed: {str(had.message or had.error)[:_MESSAGE_LIMIT]}"
-        message = f"The result of {had.step!r} cannot be stored: {cause}{told}"
-        result = WorkflowResult(False, had.step, error=code, message=message, execution_time=had.execution_time)
-        logger.error("Workflow %r: %s", self._subject.workflow_id, message, extra=self._extra(step))
-        if isinstance(outcome, StepOutcome):
-            return self._journal.seal(settle(result, outcome.at, type(cause).__name__))
-        return self._journal.seal(settle_rollback(result, step, outcome.at, type(cause).__name__))
-
-    def _failure(self, name: str, step: str, error: Exception) -> WorkflowResult:
-        said = traceback.format_exception_only(error)[-1].strip()[:_MESSAGE_LIMIT]
-        logger.error(
-            "Step %r of workflow %r raised %s.",
-            name,
-            self._subject.workflow_id,
-            type(error).__name__,
-            exc_info=error,
-            extra=self._extra(step),
-        )
-        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said}")
-
-    def _warn(self, step: str, text: str, answer: WorkflowResult | None = None) -> None:
-        named = (answer.step,) if answer is not None else ()
-        logger.warning(text, step, self._subject.workflow_id, *named, extra=self._extra(step))
-
-    def _extra(self, step: str) -> dict[str, object]:
-        run = self.run
-        return {
-            "workflow_id": self._subject.workflow_id,
-            "workflow_type": run.workflow_type if run else None,
-            "step": step,
-        }
+            raise self._lost from None
+        assert isinstance(started, StepStarted), "a rollback is interrupted by nothing but a lost lease"
+        why = f"Step {started.step!r} was interrupted by a cancel; its outcome is unknown."
+        return interrupted(started, self.now(), why)
 
     # Interrupting the step that runs.
 
@@ -292,6 +221,7 @@ class LocalHost:
         """
         if self.action is None or self._task is None or self._cancels or self._task is asyncio.current_task():
             return
+        self._others_cancels = self._task.cancelling()
         self._cancel_task()
         self._grace = self._loop.call_later(self._runtime.cancel_grace_seconds, self._cancel_task)
 
@@ -385,41 +315,3 @@ def _lease_lost(workflow_id: str, owner: str | None) -> LeaseLostError:
         workflow_id=workflow_id,
         owner=owner,
     )
-
-
-def _invalid(name: str, why: str) -> WorkflowResult:
-    return WorkflowResult(False, name, error="invalid_result", message=f"{why} Return one, with success and step.")
-
-
-def _exception(error: Exception | None) -> tuple[str | None, str | None]:
-    """Return the type and traceback that the journal keeps of an exception."""
-    if error is None:
-        return None, None
-    return type(error).__name__, "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:]
-
-
-def _raised_by_the_hook_itself(error: BaseException) -> bool:
-    """Tell whether ``rollback_step`` or ``execute_step`` raised it, not something that they called."""
-    frames = traceback.walk_tb(error.__traceback__)
-    *_, (deepest, _line) = frames
-    return deepest.f_code.co_name in ("rollback_step", "execute_step")
-
-
-def _log_transitions(state: RunState, events: list[Event]) -> None:
-    for event in events:
-        started = isinstance(event, StepStarted)
-        step = getattr(event, "step", None) or getattr(getattr(event, "result", None), "step", None)
-        logger.log(
-            logging.INFO if not started or event.attempt == 1 else logging.WARNING,
-            "Workflow %r: %s%s",
-            state.workflow_id,
-            type(event).__name__,
-            f" {step!r}" if step else "",
-            extra={
-                "workflow_id": state.workflow_id,
-                "workflow_type": state.plan.workflow_type if state.plan else None,
-                "step": step,
-                "attempt": getattr(event, "attempt", None),
-                "event": type(event).__name__,
-            },
-        )

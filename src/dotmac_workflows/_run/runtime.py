@@ -1,33 +1,22 @@
 """What belongs to the process that runs a workflow rather than to the run: clock, codec, lease and grace times."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from .._core.values import Codec
+from ..values import Codec
 
 
 class Clock(Protocol):
-    """Where a workflow gets the time from."""
+    """Where a workflow gets the time from; the `time` module is one."""
 
-    def now_us(self) -> int:
-        """Return the wall clock's time, in microseconds since 1970 UTC: for instants."""
+    def time_ns(self) -> int:
+        """Return the wall clock's time, in nanoseconds since 1970 UTC: for instants."""
         ...
 
     def monotonic(self) -> float:
         """Return a clock that never goes back, in seconds from any origin: for durations."""
         ...
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    @staticmethod
-    def now_us() -> int:
-        """See `Clock.now_us`."""
-        return time.time_ns() // 1000
 
 
 @dataclass(frozen=True)
@@ -38,9 +27,9 @@ class Runtime:
         ValueError: A duration is not positive.
     """
 
-    clock: Clock = SystemClock()
+    clock: Clock = time
     """Where the time comes from."""
-    codec: Codec = Codec()
+    codec: Codec = field(default_factory=Codec)
     """How values become JSON; must know the types that stored runs used."""
     lease_seconds: float = 30.0
     """How long a driver that is not heard of keeps its run. Renewed each third of it while a step runs."""

@@ -44,7 +44,7 @@ class Header(NamedTuple):
     updated_at: int
     """When it was last appended to, in microseconds since 1970 UTC."""
     wake_at: int | None
-    """From when on somebody should drive it, in microseconds since 1970 UTC; None: not until a person acts."""
+    """From when on somebody should drive it, in microseconds since 1970 UTC; None: not before a person acts."""
 
 
 class Lease(NamedTuple):

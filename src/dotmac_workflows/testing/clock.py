@@ -10,17 +10,17 @@ class FakeClock:
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         """Begin at an aware instant."""
-        self._now_us = (start - _EPOCH) // timedelta(microseconds=1)
+        self._time_ns = (start - _EPOCH) // timedelta(microseconds=1) * 1000
         self._monotonic = 0.0
 
     def advance(self, seconds: float) -> None:
         """Let time pass, on both clocks."""
-        self._now_us += round(seconds * 1_000_000)
+        self._time_ns += round(seconds * 1_000_000_000)
         self._monotonic += seconds
 
-    def now_us(self) -> int:
-        """See `Clock.now_us`."""
-        return self._now_us
+    def time_ns(self) -> int:
+        """See `Clock.time_ns`."""
+        return self._time_ns
 
     def monotonic(self) -> float:
         """See `Clock.monotonic`."""

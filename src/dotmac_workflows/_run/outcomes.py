@@ -1,0 +1,125 @@
+"""Making one fact of whatever the user's code did: a result, an exception, nonsense, a value that cannot be stored."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+
+from .._core.commands import settle, settle_rollback
+from .._core.events import Event, RollbackOutcome, RollbackStepSkipped, StepOutcome
+from ..errors import PayloadTooLargeError, ResultNotSerializableError
+from ..result import WorkflowResult
+from .journal import Journal
+
+logger = logging.getLogger("dotmac_workflows")
+_MESSAGE_LIMIT = 10_000  # characters of an exception's own text that are kept
+_TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, where the error is
+
+
+class Outcomes:
+    """Turns what steps answer into events that the journal can keep."""
+
+    def __init__(self, workflow_id: str, workflow_type: str, journal: Journal, now: Callable[[], int]) -> None:
+        self._workflow_id = workflow_id
+        self._workflow_type = workflow_type
+        self._journal = journal
+        self._now = now
+
+    def of_step(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
+        """Return the fact that a step ended: it answered, or raised; after `elapsed` seconds."""
+        if error is not None:
+            result = self._failure(step, step, error)
+        elif not isinstance(answer, WorkflowResult):
+            result = _invalid(step, f"Step {step!r} returned {type(answer).__name__}, not a WorkflowResult.")
+        elif answer.step != step:
+            self._warn(step, "Step %r of workflow %r returned a result for step %r; it is recorded as its own.", answer)
+            result = replace(answer, step=step)
+        else:
+            result = answer
+        result.execution_time = elapsed
+        if error is not None:
+            return self._seal(step, settle(result, self._now(), *_exception(error)))
+        return self._seal(step, settle(result, self._now()))
+
+    def of_rollback(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
+        """Return the fact that the rollback of a step ended: it answered, or raised; after `elapsed` seconds."""
+        name = f"rollback_{step}"
+        result: WorkflowResult | None
+        if isinstance(error, NotImplementedError) and _raised_by_the_hook_itself(error):
+            result, error = None, None
+        elif error is not None:
+            result = self._failure(name, step, error)
+        elif answer is None or (isinstance(answer, WorkflowResult) and answer.step == name):
+            result = answer
+        elif isinstance(answer, WorkflowResult):
+            if answer.step != step:
+                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
+            result = replace(answer, step=name)
+        else:
+            result = _invalid(
+                name, f"The rollback of step {step!r} returned {type(answer).__name__}, not a WorkflowResult or None."
+            )
+        outcome = settle_rollback(result, step, self._now(), *_exception(error))
+        if isinstance(outcome, RollbackStepSkipped):
+            self._warn(step, "Step %r of workflow %r has no rollback: nothing was undone.")
+        outcome.result.execution_time = elapsed
+        return self._seal(step, outcome)
+
+    def _seal(self, step: str, outcome: StepOutcome | RollbackOutcome) -> Event:
+        """Return the outcome as it will be read back, or the failure to store it."""
+        try:
+            return self._journal.seal(outcome)
+        except ResultNotSerializableError as error:
+            code, cause = "result_not_serializable", f"{error}"
+            exception = type(error).__name__
+        except PayloadTooLargeError as error:
+            code, cause = "payload_too_large", f"{error}"
+            exception = type(error).__name__
+        except TypeError as error:
+            code, cause = "invalid_result", f"a field is not of its type ({error})"
+            exception = type(error).__name__
+        had = outcome.result
+        told = "" if had.success else f" It had failed: {str(had.message or had.error)[:_MESSAGE_LIMIT]}"
+        message = f"The result of {had.step!r} cannot be stored: {cause}{told}"
+        result = WorkflowResult(False, had.step, error=code, message=message, execution_time=had.execution_time)
+        logger.error("Workflow %r: %s", self._workflow_id, message, extra=self._extra(step))
+        if isinstance(outcome, StepOutcome):
+            return self._journal.seal(settle(result, outcome.at, exception))
+        return self._journal.seal(settle_rollback(result, step, outcome.at, exception))
+
+    def _failure(self, name: str, step: str, error: Exception) -> WorkflowResult:
+        said = traceback.format_exception_only(error)[-1].strip()[:_MESSAGE_LIMIT]
+        logger.error(
+            "Step %r of workflow %r raised %s.",
+            name,
+            self._workflow_id,
+            type(error).__name__,
+            exc_info=error,
+            extra=self._extra(step),
+        )
+        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said}")
+
+    def _warn(self, step: str, text: str, answer: WorkflowResult | None = None) -> None:
+        named = (answer.step,) if answer is not None else ()
+        logger.warning(text, step, self._workflow_id, *named, extra=self._extra(step))
+
+    def _extra(self, step: str) -> dict[str, object]:
+        return {"workflow_id": self._workflow_id, "workflow_type": self._workflow_type, "step": step}
+
+
+def _invalid(name: str, why: str) -> WorkflowResult:
+    return WorkflowResult(False, name, error="invalid_result", message=f"{why} Return one, with success and step.")
+
+
+def _exception(error: Exception | None) -> tuple[str | None, str | None]:
+    """Return the type and traceback that the journal keeps of an exception."""
+    if error is None:
+        return None, None
+    return type(error).__name__, "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:]
+
+
+def _raised_by_the_hook_itself(error: BaseException) -> bool:
+    """Tell whether ``rollback_step`` or ``execute_step`` raised it, not something that they called."""
+    frames = traceback.walk_tb(error.__traceback__)
+    *_, (deepest, _line) = frames
+    return deepest.f_code.co_name in ("rollback_step", "execute_step")
