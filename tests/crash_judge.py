@@ -257,7 +257,8 @@ class Judge:
 
     def _end(self, status: str, event: Event) -> None:
         self._alive(event)
-        self._hold(self._in_flight is None and self._gate == "none", "20 ends", event, "before all is over")
+        self._hold(self._in_flight is None, "20 ends", event, "while a step is in flight")
+        self._hold(self._gate == "none", "9 gate", event, "at a gate that nobody opened")
         owed = self._wanted() and bool(self._done)
         self._hold(not owed and self.rollback != "running", "6 exactly", event, "and the rollback is owed")
         self.ended = status
