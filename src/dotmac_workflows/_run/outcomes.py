@@ -88,7 +88,6 @@ class Outcomes:
         return self._journal.seal(settle_rollback(result, step, outcome.at, exception))
 
     def _failure(self, name: str, step: str, error: Exception) -> WorkflowResult:
-        said = traceback.format_exception_only(error)[-1].strip()[:_MESSAGE_LIMIT]
         logger.error(
             "Step %r of workflow %r raised %s.",
             name,
@@ -97,7 +96,7 @@ class Outcomes:
             exc_info=error,
             extra=self._extra(step),
         )
-        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said}")
+        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said(error)}")
 
     def _warn(self, step: str, text: str, answer: WorkflowResult | None = None) -> None:
         named = (answer.step,) if answer is not None else ()
@@ -105,6 +104,17 @@ class Outcomes:
 
     def _extra(self, step: str) -> dict[str, object]:
         return {"workflow_id": self._workflow_id, "workflow_type": self._workflow_type, "step": step}
+
+
+def said(error: Exception) -> str:
+    """Return an exception's type and own text, without its notes, and no longer than a message bears."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        text = str(error)
+    except Exception:
+        text = "<exception str() failed>"  # as tracebacks have it
+    return f"{name}: {text[:_MESSAGE_LIMIT]}" if text else name
 
 
 def _invalid(name: str, why: str) -> WorkflowResult:
