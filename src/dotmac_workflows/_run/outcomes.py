@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .._core.commands import settle, settle_rollback
 from .._core.events import Event, RollbackOutcome, RollbackStepSkipped, StepOutcome
-from ..errors import PayloadTooLargeError, ResultNotSerializableError
+from ..errors import PayloadTooLargeError, ResultNotSerializableError, WorkflowConfigurationError, WorkflowError
 from ..result import WorkflowResult
 from .journal import Journal
 
@@ -67,17 +67,16 @@ class Outcomes:
 
     def _seal(self, step: str, outcome: StepOutcome | RollbackOutcome) -> Event:
         """Return the outcome as it will be read back, or the failure to store it."""
+        refusal: WorkflowError
         try:
             return self._journal.seal(outcome)
         except ResultNotSerializableError as error:
-            code, cause = "result_not_serializable", f"{error}"
-            exception = type(error).__name__
+            code, refusal = "result_not_serializable", error
         except PayloadTooLargeError as error:
-            code, cause = "payload_too_large", f"{error}"
-            exception = type(error).__name__
-        except TypeError as error:
-            code, cause = "invalid_result", f"a field is not of its type ({error})"
-            exception = type(error).__name__
+            code, refusal = "payload_too_large", error
+        except WorkflowConfigurationError as error:
+            code, refusal = "invalid_result", error
+        exception, cause = type(refusal).__name__, str(refusal)[:_MESSAGE_LIMIT]  # a path is as long as its keys
         had = outcome.result
         told = "" if had.success else f" It had failed: {str(had.message or had.error)[:_MESSAGE_LIMIT]}"
         message = f"The result of {had.step!r} cannot be stored: {cause}{told}"
@@ -109,7 +108,9 @@ class Outcomes:
 def said(error: Exception) -> str:
     """Return an exception's type and own text, without its notes, and no longer than a message bears."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
     try:
         text = str(error)
     except Exception:
