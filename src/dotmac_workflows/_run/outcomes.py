@@ -1,9 +1,9 @@
 """Making one fact of whatever the user's code did: a result, an exception, nonsense, a value that cannot be stored."""
 
+import copy
 import logging
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 
 from .._core.commands import settle, settle_rollback
 from .._core.events import Event, RollbackOutcome, RollbackStepSkipped, StepOutcome
@@ -31,9 +31,11 @@ class Outcomes:
             result = self._failure(step, step, error)
         elif not isinstance(answer, WorkflowResult):
             result = _invalid(step, f"Step {step!r} returned {type(answer).__name__}, not a WorkflowResult.")
+        elif (problem := _undecided(answer)) is not None:
+            result = _invalid(step, f"Step {step!r} returned a result whose {problem}.")
         elif answer.step != step:
             self._warn(step, "Step %r of workflow %r returned a result for step %r; it is recorded as its own.", answer)
-            result = replace(answer, step=step)
+            result = _renamed(answer, step)
         else:
             result = answer
         result.execution_time = elapsed
@@ -49,16 +51,20 @@ class Outcomes:
             result, error = None, None
         elif error is not None:
             result = self._failure(name, step, error)
-        elif answer is None or (isinstance(answer, WorkflowResult) and answer.step == name):
-            result = answer
-        elif isinstance(answer, WorkflowResult):
-            if answer.step != step:
-                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
-            result = replace(answer, step=name)
-        else:
+        elif answer is None:
+            result = None
+        elif not isinstance(answer, WorkflowResult):
             result = _invalid(
                 name, f"The rollback of step {step!r} returned {type(answer).__name__}, not a WorkflowResult or None."
             )
+        elif (problem := _undecided(answer)) is not None:
+            result = _invalid(name, f"The rollback of step {step!r} returned a result whose {problem}.")
+        elif answer.step == name:
+            result = answer
+        else:
+            if answer.step != step:
+                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
+            result = _renamed(answer, name)
         outcome = settle_rollback(result, step, self._now(), *_exception(error))
         if isinstance(outcome, RollbackStepSkipped):
             self._warn(step, "Step %r of workflow %r has no rollback: nothing was undone.")
@@ -120,6 +126,24 @@ def said(error: Exception) -> str:
 
 def _invalid(name: str, why: str) -> WorkflowResult:
     return WorkflowResult(False, name, error="invalid_result", message=f"{why} Return one, with success and step.")
+
+
+def _undecided(answer: WorkflowResult) -> str | None:
+    """Return which of a result's flags is neither true nor false (an array, say), or None."""
+    for name in ("success", "requires_approval"):
+        value = getattr(answer, name)
+        try:
+            bool(value)
+        except Exception:
+            return f"{name} is of type {type(value).__name__}, not a bool"
+    return None
+
+
+def _renamed(answer: WorkflowResult, step: str) -> WorkflowResult:
+    """Return a copy for another step; not by the constructor, which a subclass may have of its own."""
+    result = copy.copy(answer)
+    result.step = step
+    return result
 
 
 def _exception(error: Exception | None) -> tuple[str | None, str | None]:
