@@ -186,6 +186,8 @@ class LocalHost:
         finally:
             self.action = None
         elapsed = self._monotonic() - began
+        if elapsed < 0:
+            elapsed = 0.0  # not by a clock that keeps its promise
         if self._cancels:
             self._calm_down()
             if self._lost is not None:
