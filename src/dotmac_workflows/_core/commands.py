@@ -97,7 +97,7 @@ def check_settings(settings: ev.Settings, workflow_id: str) -> None:
 def settle(result: WorkflowResult, now: int, exception: str | None = None, traceback: str | None = None) -> StepOutcome:
     """Return the fact that a step ended with a result."""
     if result.success:
-        return ev.StepSucceeded(now, result, result.requires_approval)
+        return ev.StepSucceeded(now, result, bool(result.requires_approval))
     return ev.StepFailed(now, result, exception, traceback)
 
 
