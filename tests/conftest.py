@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from workflows import Backend
+from workflows import Backend, Store
 
-from dotmac_workflows.persistence import InMemoryPersistence, Persistence, SQLitePersistence
+from dotmac_workflows.persistence import InMemoryPersistence, SQLitePersistence
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def persistence(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Persistence]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """Each backend that several objects and processes can share."""
     if request.param == "memory":
         yield InMemoryPersistence()

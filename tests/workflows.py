@@ -9,13 +9,24 @@ from typing import Any, TypeAlias
 from dotmac_workflows import Persistence, Workflow, WorkflowResult
 from dotmac_workflows._core import codec
 from dotmac_workflows._core.events import Event
-from dotmac_workflows._run.journal import read_state
 from dotmac_workflows._core.state import RunState
-from dotmac_workflows.persistence import Header, Lease, LeaseChange, Leases, Queries, Record
+from dotmac_workflows._run.journal import read_state
+from dotmac_workflows.persistence import (
+    Header,
+    InMemoryPersistence,
+    Lease,
+    LeaseChange,
+    Leases,
+    Queries,
+    Record,
+    SQLitePersistence,
+)
 from dotmac_workflows.status import WorkflowStatus
 from dotmac_workflows.values import Codec
 
 ABC = ("a", "b", "c")
+Store: TypeAlias = InMemoryPersistence | SQLitePersistence
+"""The backends that are shipped; every one of them can do everything."""
 
 Behaviour: TypeAlias = Callable[["Order", str], Any]
 """What a step or its rollback does: it is given the workflow and its name, and may be async."""
