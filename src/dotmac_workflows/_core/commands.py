@@ -156,7 +156,7 @@ def _is_open(state: RunState, verdict: Verdict, actor: str | None, gate: int | N
     )
 
 
-def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool) -> list[Event]:
+def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool = False) -> list[Event]:
     """Hold the run before its next step: at once when nobody drives it.
 
     Args:
