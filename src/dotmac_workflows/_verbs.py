@@ -23,6 +23,7 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._run.outcomes import said
 from ._view import View
 from .errors import (
     ConcurrencyError,
@@ -192,6 +193,12 @@ class Verbs:
 
         return ask
 
+    async def pause(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
+        """See `Workflow.pause`."""
+        return await self.record(
+            lambda state, now: commands.pause(state, now, reason, actor, driven=self._view.host is not None)
+        )
+
     async def cancel(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
         """See `Workflow.cancel`."""
         await self.record(lambda state, now: commands.cancel(state, now, reason, actor))
@@ -277,7 +284,7 @@ class Verbs:
             result: object = await w.validate()
         except Exception as error:
             logger.error("validate() of workflow %r raised.", w.workflow_id, exc_info=error)
-            message = f"validate() raised {type(error).__name__}: {error}"
+            message = f"validate() raised {said(error)}"
             return WorkflowResult(False, "validation", error="validation_error", message=message)
         if not isinstance(result, WorkflowResult):
             message = f"validate() returned {type(result).__name__}, not a WorkflowResult."
