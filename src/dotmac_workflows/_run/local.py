@@ -29,6 +29,7 @@ from ..errors import (
     ConcurrencyError,
     LeaseLostError,
     PersistenceError,
+    WorkflowError,
     WorkflowNotFoundError,
 )
 from ..persistence import LeaseChange, Leases
@@ -202,11 +203,16 @@ class LocalHost:
                 and answer.success is True
                 and answer.step == started.step
                 and answer.requires_approval is False
-                and self._live
             ):
-                # What `Outcomes.of_step` comes to for a step in memory when all is well.
+                # What `Outcomes.of_step` comes to when all is well.
                 answer.execution_time = elapsed
-                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))]
+                succeeded = new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))
+                if self._live is not None:
+                    return [succeeded]
+                try:
+                    return [self._journal.seal(succeeded)]
+                except WorkflowError:
+                    pass  # it cannot be stored: then that is what happened
             return [self._outcomes().of_step(started.step, answer, error, elapsed)]
         return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
 
