@@ -271,6 +271,15 @@ def test_every_event_comes_back_as_it_was_written(event_type: Any) -> None:
     check()
 
 
+def test_flags_that_a_caller_set_to_something_true_or_false_are_kept_as_flags() -> None:
+    given = Settings(1, 0, "yes", None)  # type: ignore[arg-type]  # what callers do
+    event = WorkflowStarted(1, "run", "T", ("a",), given, {}, None)
+    kind, body = codec.encode(event, Codec())
+    read = codec.decode(kind, 1, body, Codec())
+    assert isinstance(read, WorkflowStarted)
+    assert read.settings == Settings(True, False, True, False, "continue")
+
+
 # What is damaged is said to be, and where.
 
 
@@ -415,6 +424,10 @@ PLAN = (
     '"continue_on_step_failure":false,"require_approval":false,"rollback_on_cancel":false,'
     '"on_rollback_failure":"continue"},"metadata":{},"draft":null}'
 )
+DRAFT = (
+    '"draft":{"status":"paused","current_step_index":0,"results":[],"pending_approval_step":null,'
+    '"approval_data":null,"rollback_status":"none"}'
+)
 for _what, _old, _new in [
     ("steps that are none", '["a"]', '"a"'),
     ("a step that is none", '["a"]', "[1]"),
@@ -424,13 +437,28 @@ for _what, _old, _new in [
     ("metadata that is none", '"metadata":{}', '"metadata":[]'),
     ("a draft that is none", '"draft":null', '"draft":[]'),
     ("a draft that is empty", '"draft":null', '"draft":{}'),
+    ("a draft's status that is none", '"draft":null', DRAFT.replace('"paused"', '"tired"')),
+    (
+        "a draft's place that is none",
+        '"draft":null',
+        DRAFT.replace('"current_step_index":0', '"current_step_index":"0"'),
+    ),
+    ("a draft's result that is none", '"draft":null', DRAFT.replace('"results":[]', '"results":[1]')),
+    (
+        "a draft's gate that is none",
+        '"draft":null',
+        DRAFT.replace('"pending_approval_step":null', '"pending_approval_step":1'),
+    ),
+    ("a draft's approval that is none", '"draft":null', DRAFT.replace('"approval_data":null', '"approval_data":1')),
+    ("a draft's rollback that is none", '"draft":null', DRAFT.replace('"none"', '"some"')),
 ]:
     assert _old in PLAN
     MALFORMED[_what] = ("workflow_started", PLAN.replace(_old, _new))
 
 
 def test_the_plan_that_is_malformed_below_is_well_formed() -> None:
-    assert type(codec.decode("workflow_started", 1, PLAN, Codec())) is WorkflowStarted
+    for plan in (PLAN, PLAN.replace('"draft":null', DRAFT)):
+        assert type(codec.decode("workflow_started", 1, plan, Codec())) is WorkflowStarted
 
 
 @pytest.mark.parametrize("what", MALFORMED)
