@@ -468,6 +468,47 @@ def test_a_body_that_is_not_what_its_kind_says(what: str) -> None:
         codec.decode(kind, 1, body, Codec())
 
 
+# What could not have happened cannot be read, whatever the digests say.
+
+BEGUN: list[Event] = [
+    WorkflowStarted(1, "run", "T", ("a", "b"), Settings(), {}, None),
+    StepStarted(1, "a", 0, 1, 1),
+    ev.StepSucceeded(2, WorkflowResult(True, "a"), False),
+]
+TURNED: list[Event] = [
+    *BEGUN,
+    StepStarted(2, "b", 1, 1, 1),
+    ev.StepFailed(3, WorkflowResult(False, "b"), None, None),
+    ev.RollbackStarted(3, "b"),
+    ev.RollbackStepStarted(3, "a", 0, 1, 1),
+]
+UNDONE: list[Event] = [*TURNED, ev.RollbackStepSucceeded(4, WorkflowResult(True, "rollback_a"))]
+IMPOSSIBLE: dict[str, tuple[list[Event], str]] = {
+    "a start without a beginning": ([ev.Claimed(1, "o", "t")], "the run was not started"),
+    "a second start": ([*BEGUN, BEGUN[0]], "the run was started already"),
+    "an end of no step": ([*BEGUN, BEGUN[2]], "no step was running"),
+    "a failure of no step": ([*BEGUN, TURNED[4]], "no step was running"),
+    "an interrupt of no step": ([*BEGUN, ev.StepInterrupted(2, WorkflowResult(False, "a"))], "no step was running"),
+    "an approval of nothing": ([*BEGUN, ev.Approved(2, None, {})], "no gate was open"),
+    "a rejection of nothing": ([*BEGUN, ev.Rejected(2, None, None)], "no gate was open"),
+    "a second turn": ([*TURNED, TURNED[5]], "the run had turned round already"),
+    "an undoing without a turn": ([*BEGUN, TURNED[6]], "nothing was left to undo"),
+    "an undoing of nothing more": ([*UNDONE, TURNED[6]], "nothing was left to undo"),
+    "an end of no undoing": ([*UNDONE, UNDONE[-1]], "no rollback step was running"),
+    "an end of no rollback": ([*BEGUN, ev.RollbackFinished(2, True)], "no rollback was under way"),
+    "a retry of no rollback": ([*UNDONE, ev.RollbackRetried(4, None)], "no rollback had ended incomplete"),
+    "a waiver of no rollback": ([*UNDONE, ev.RollbackWaived(4, "a", None, "so")], "no rollback had ended incomplete"),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_what_could_not_have_happened_is_damage(what: str) -> None:
+    journal, why = IMPOSSIBLE[what]
+    with pytest.raises(JournalCorruptError, match=why) as refused:
+        replay("w", journal)
+    assert (refused.value.workflow_id, refused.value.seq) == ("w", len(journal))
+
+
 # Anything may be in a row.
 
 JUNK: tuple[Any, ...] = (
