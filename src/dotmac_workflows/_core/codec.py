@@ -102,16 +102,52 @@ def _write_seconds(value: float) -> str:
     return json.dumps(value, allow_nan=False)
 
 
+_read_text = _typed(str)
+_read_optional = _typed(str, type(None))
+_read_number = _typed(int)
+_read_flag = _typed(bool)
+_read_duration = _typed(float, int, type(None))
+
+
+def _one_of(*allowed: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"{value!r} is not {' or '.join(allowed)}")
+        return value
+
+    return read
+
+
+_read_policy = _one_of("continue", "halt")
+_read_rollback_status = _one_of("none", "running", "done", "incomplete")
+
+
 def _read_result(value: Any) -> WorkflowResult:
     result = WorkflowResult.from_dict(value)
-    _typed(bool)(result.success)
-    for text in (result.error, result.message):
-        _typed(str, type(None))(text)
+    _read_flag(result.success)
+    _read_optional(result.error)
+    _read_optional(result.message)
+    _read_duration(result.execution_time)
+    _read_flag(result.requires_approval)
     return result
 
 
+def _write_settings(settings: Settings, codec: Codec) -> str:
+    # Callers set flags to whatever is true or false.
+    flags = {name: bool(flag) for name, flag in zip(Settings._fields[:-1], settings[:-1], strict=True)}
+    return json.dumps({**flags, "on_rollback_failure": settings.on_rollback_failure})
+
+
+def _read_settings(value: Any) -> Settings:
+    settings = Settings(**value)
+    for flag in settings[:-1]:
+        _read_flag(flag)
+    _read_policy(settings.on_rollback_failure)
+    return settings
+
+
 def _read_steps(value: Any) -> tuple[str, ...]:
-    return tuple(_typed(str)(step) for step in _typed(list)(value))
+    return tuple(map(_read_text, _typed(list)(value)))
 
 
 def _write_draft(draft: Draft | None, codec: Codec) -> str:
@@ -132,21 +168,31 @@ def _read_draft(value: Any) -> Draft | None:
     fields = dict(value)
     fields["status"] = WorkflowStatus(fields["status"])
     fields["results"] = tuple(_read_result(result) for result in fields["results"])
-    _typed(int)(fields["current_step_index"])
+    _read_number(fields["current_step_index"])
+    _read_optional(fields["pending_approval_step"])
+    _typed(dict, type(None))(fields["approval_data"])
+    _read_rollback_status(fields["rollback_status"])
     return Draft(**fields)
 
 
+<<<<<<< HEAD
 _TEXT = _Field(lambda value, codec: _text(value), _typed(str))
 _OPTIONAL = _Field(_write_optional, _typed(str, type(None)))
 _ACTOR = _Field(_words("actor"), _typed(str, type(None)))
 _REASON = _Field(_words("reason"), _typed(str, type(None)))
 _NUMBER = _Field(lambda value, codec: str(value), _typed(int))
 _FLAG = _Field(lambda value, codec: "true" if value else "false", _typed(bool))
+=======
+_TEXT = _Field(lambda value, codec: _text(value), _read_text)
+_OPTIONAL = _Field(_write_optional, _read_optional)
+_NUMBER = _Field(lambda value, codec: str(value), _read_number)
+_FLAG = _Field(lambda value, codec: "true" if value else "false", _read_flag)
+>>>>>>> t-crash
 _APPROVAL = _Field(lambda value, codec: codec.encode(value, "approval_data"), _typed(dict))
 _METADATA = _Field(lambda value, codec: codec.encode(value, "metadata"), _typed(dict))
 _RESULT = _Field(write_result, _read_result)
 _STEPS = _Field(lambda value, codec: json.dumps(value), _read_steps)
-_SETTINGS = _Field(lambda value, codec: json.dumps(value._asdict()), lambda value: Settings(**value))
+_SETTINGS = _Field(_write_settings, _read_settings)
 _DRAFT = _Field(_write_draft, _read_draft)
 
 _EVENTS: dict[type[Any], dict[str, _Field]] = {
