@@ -175,19 +175,12 @@ def _read_draft(value: Any) -> Draft | None:
     return Draft(**fields)
 
 
-<<<<<<< HEAD
-_TEXT = _Field(lambda value, codec: _text(value), _typed(str))
-_OPTIONAL = _Field(_write_optional, _typed(str, type(None)))
-_ACTOR = _Field(_words("actor"), _typed(str, type(None)))
-_REASON = _Field(_words("reason"), _typed(str, type(None)))
-_NUMBER = _Field(lambda value, codec: str(value), _typed(int))
-_FLAG = _Field(lambda value, codec: "true" if value else "false", _typed(bool))
-=======
 _TEXT = _Field(lambda value, codec: _text(value), _read_text)
 _OPTIONAL = _Field(_write_optional, _read_optional)
+_ACTOR = _Field(_words("actor"), _read_optional)
+_REASON = _Field(_words("reason"), _read_optional)
 _NUMBER = _Field(lambda value, codec: str(value), _read_number)
 _FLAG = _Field(lambda value, codec: "true" if value else "false", _read_flag)
->>>>>>> t-crash
 _APPROVAL = _Field(lambda value, codec: codec.encode(value, "approval_data"), _typed(dict))
 _METADATA = _Field(lambda value, codec: codec.encode(value, "metadata"), _typed(dict))
 _RESULT = _Field(write_result, _read_result)
