@@ -938,7 +938,7 @@ class TestCallbacks:
         callback = lambda told: told  # noqa: E731 - as users write them
         assert await self.outcome(any_store, "order", **dict.fromkeys(CALLBACKS, callback)) == clean
 
-    async def test_a_slow_one_keeps_the_lease(self, store: Store) -> None:
+    async def test_a_slow_one_keeps_the_lease(self) -> None:
         renewed = asyncio.Event()
 
         class Watched(InMemoryPersistence):
@@ -951,7 +951,7 @@ class TestCallbacks:
 
         workflow = Scripted("order-1", ["a"], persistence=Watched())
         workflow.runtime = Runtime(lease_seconds=0.06)
-        workflow.on_step_completed = slow
+        workflow.on_step_started = slow
         await workflow.execute()
         assert workflow.status is WorkflowStatus.COMPLETED
         assert renewed.is_set()
