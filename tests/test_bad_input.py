@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from scripted import Scripted, journal, kinds, ran, shape
 
 from dotmac_workflows import (
     InMemoryPersistence,
@@ -28,6 +27,7 @@ from dotmac_workflows import (
     verify,
 )
 from dotmac_workflows.testing import FakeClock
+from scripted import Scripted, journal, kinds, ran, shape
 
 Store = InMemoryPersistence | SQLitePersistence
 

@@ -193,6 +193,12 @@ class Verbs:
 
         return ask
 
+    async def pause(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
+        """See `Workflow.pause`."""
+        return await self.record(
+            lambda state, now: commands.pause(state, now, reason, actor, driven=self._view.host is not None)
+        )
+
     async def cancel(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
         """See `Workflow.cancel`."""
         await self.record(lambda state, now: commands.cancel(state, now, reason, actor))

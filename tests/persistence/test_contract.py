@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from journal_rows import header, records
 
 from dotmac_workflows.errors import ConcurrencyError, LeaseLostError, PersistenceError, WorkflowConfigurationError
 from dotmac_workflows.persistence import (
@@ -18,6 +17,7 @@ from dotmac_workflows.persistence import (
     SQLitePersistence,
 )
 from dotmac_workflows.status import WorkflowStatus
+from journal_rows import header, records
 
 Store = InMemoryPersistence | SQLitePersistence
 
@@ -226,9 +226,7 @@ async def test_what_a_reader_was_given_does_not_change(store: Store) -> None:
     assert seen == records(0)
 
 
-@pytest.mark.parametrize(
-    "workflow_id", ["日本-42", "émile", "a b", "'; DROP TABLE records; --", "\U0001f600", "x" * 200]
-)
+@pytest.mark.parametrize("workflow_id", ["日本-42", "émile", "a b", "'; DROP TABLE records", "\U0001f600", "x" * 200])
 async def test_ids_and_texts_of_any_script_come_back(store: Store, workflow_id: str) -> None:
     given = header(workflow_id, 2, workflow_type="Größe", pending_step="vérifier")
     await store.append(workflow_id, records(0), expected_version=0, header=given, lease=taken("t1"))

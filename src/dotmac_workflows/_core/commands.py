@@ -156,8 +156,19 @@ def _is_open(state: RunState, verdict: Verdict, actor: str | None, gate: int | N
     )
 
 
-def pause(state: RunState, now: int, reason: str | None, actor: str | None) -> list[Event]:
-    """Hold the run before its next step: at once when nobody drives it."""
+def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool) -> list[Event]:
+    """Hold the run before its next step: at once when nobody drives it.
+
+    Args:
+        state: The state as read.
+        now: The instant of the request.
+        reason: Why, where they say.
+        actor: Who asks, where they say.
+        driven: Whether the caller's own object drives the run; one that lives in its object has no lease to tell.
+
+    Raises:
+        WorkflowExecutionError: There is nothing to hold.
+    """
     if state.status is WorkflowStatus.PAUSED or state.pausing:
         return []
     if state.status is not WorkflowStatus.RUNNING:
@@ -165,7 +176,7 @@ def pause(state: RunState, now: int, reason: str | None, actor: str | None) -> l
     if state.rollback is not None or state.rejected or state.cancelling is not None:
         raise _refusal(state, "cannot be paused", "It is being undone or cancelled; wait for that to end.")
     requested = ev.PauseRequested(now, actor, reason)
-    return [requested] if state.token is not None else [requested, ev.Paused(now)]
+    return [requested] if driven or state.token is not None else [requested, ev.Paused(now)]
 
 
 def resume(state: RunState, now: int, actor: str | None) -> list[Event]:

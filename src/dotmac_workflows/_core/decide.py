@@ -83,7 +83,8 @@ def _turn_round(state: RunState, now: int, *, undo: bool) -> Decision:
         events.append(interrupted(left, now, why))
     target = left or (state.undoable[-1] if state.undoable else None)
     if not undo or target is None:
-        events.append(WorkflowFailed(now) if state.step_failed else WorkflowCancelled(now))
+        cancelled = state.cancelling is not None or state.rejected
+        events.append(WorkflowCancelled(now) if cancelled else WorkflowFailed(now))
         return events, _STOP
     turned_at = state.steps[min(state.index, len(state.steps) - 1)]
     events.append(RollbackStarted(now, turned_at))

@@ -109,6 +109,8 @@ class LocalHost:
         self._task = asyncio.current_task()
         self._cancels = 0
         self._others_cancels = 0
+        self._cancelled_before = False
+        """Whether the cancel came before the step that is about to run was called."""
         self._lost: LeaseLostError | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -172,6 +174,8 @@ class LocalHost:
         """
         started = action.started
         error: Exception | None = None
+        if self._cancelled_before and type(action) is RunStep:
+            return [interrupted(started, self.now(), f"A cancel came before step {started.step!r} was called.")]
         self.action = action
         began = self._monotonic()
         try:
@@ -225,9 +229,13 @@ class LocalHost:
     def interrupt(self) -> None:
         """Interrupt the step that runs, if one does; it is given time to end, and waited for.
 
-        Does nothing between steps, where the next append hears of it, and nothing to a step that calls it itself.
+        Does nothing to a step that calls it itself. One that was recorded to run and is not called yet (callbacks are
+        told first) is not called any more.
         """
-        if self.action is None or self._task is None or self._cancels or self._task is asyncio.current_task():
+        if self.action is None:
+            self._cancelled_before = True
+            return
+        if self._task is None or self._cancels or self._task is asyncio.current_task():
             return
         self._others_cancels = self._task.cancelling()
         self._cancel_task()

@@ -28,9 +28,9 @@ import sqlite3
 import threading
 from typing import NamedTuple
 
-from ...errors import JournalTooNewError, PersistenceError
-from .failures import error_name
-from .lock import InterprocessLock
+from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
+from ._failures import error_name
+from ._lock import InterprocessLock
 
 APPLICATION_ID = 0x646D7766
 """Marks the file as ours: "dmwf" in ASCII."""
@@ -114,7 +114,7 @@ class Database:
     path: str
     """The file, without symbolic links."""
     lock: InterprocessLock
-    """Held around every commit, checkpoint, opening and closing."""
+    """Held around every commit and checkpoint, and what may make one."""
     connection_class: type[sqlite3.Connection]
     """What connections are made of; tests put one here that fails."""
     settings: Settings
@@ -122,6 +122,7 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._uri = pathlib.Path(path).as_uri()
         self.lock = InterprocessLock(f"{path}-lock", BUSY_SECONDS)
         self.connection_class = sqlite3.Connection
         self.settings = Settings("", 0, 0)
@@ -145,6 +146,8 @@ class Database:
             raise PersistenceError(f"{self.path!r} cannot be opened: there is no directory {directory!r}. Create it.")
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise PersistenceError(f"{self.path!r} cannot be opened: it is not a file. Use another path.")
+        if _size(self.path) == 1:  # SQLite takes a file of one byte for an empty one, and would write over it
+            raise JournalCorruptError(f"{self.path!r} is not a SQLite database. Nothing was touched. Use another path.")
         self.check_not_replaced()
         self.settings = choose_settings(locked=self.lock.open(), sqlite_version=sqlite3.sqlite_version_info[:3])
 
@@ -170,7 +173,7 @@ class Database:
             raise
 
     def open_reader(self) -> sqlite3.Connection:
-        """Open another connection; hold the lock.
+        """Open another connection; it needs no lock, since it neither commits nor checkpoints.
 
         Raises:
             PersistenceError: The file was replaced, or a setting was not taken.
@@ -199,6 +202,11 @@ class Database:
                 f"{self._replaced!r} was deleted or replaced while the store had it open. What was not acknowledged "
                 "may be lost. Put the file back, or see to the one that is there, then make a new SQLitePersistence."
             )
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether `check_not_replaced` has failed, as it does from then on."""
+        return self._replaced is not None
 
     def wal_size(self) -> int:
         """Return the size of the write-ahead log in bytes; 0 without one.
@@ -229,10 +237,11 @@ class Database:
         try:
             self._is_fresh(connection)
             self._apply_settings(connection)
-            connection.execute("BEGIN IMMEDIATE")  # fails where the file can only be read
+            connection.execute("BEGIN IMMEDIATE")
             if self._is_fresh(connection):
                 for statement in _SCHEMA:
                     connection.execute(statement)
+            connection.execute("DELETE FROM workflows WHERE 0")  # fails where the file can only be read
             connection.execute("COMMIT")
             self.check_not_replaced()
             # The log stays the same file as long as this connection is open.
@@ -256,7 +265,7 @@ class Database:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"{pathlib.Path(self.path).as_uri()}?mode={mode}",
+            f"{self._uri}?mode={mode}",
             uri=True,
             timeout=self.lock.time_limit,
             isolation_level=None,

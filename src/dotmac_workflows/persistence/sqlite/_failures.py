@@ -11,6 +11,16 @@ from ...errors import JournalCorruptError, PersistenceError
 # -shm file that cannot grow (reliability: measured with tmpfs and RLIMIT_FSIZE).
 _DISK_FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 
+_PRIMARY_CODES = {
+    sqlite3.SQLITE_BUSY: "SQLITE_BUSY",
+    sqlite3.SQLITE_CANTOPEN: "SQLITE_CANTOPEN",
+    sqlite3.SQLITE_CONSTRAINT: "SQLITE_CONSTRAINT",
+    sqlite3.SQLITE_CORRUPT: "SQLITE_CORRUPT",
+    sqlite3.SQLITE_IOERR: "SQLITE_IOERR",
+    sqlite3.SQLITE_LOCKED: "SQLITE_LOCKED",
+    sqlite3.SQLITE_READONLY: "SQLITE_READONLY",
+}
+
 # By the beginning of the name: what it means, and the remedy.
 _MEANINGS = (
     (
@@ -58,8 +68,14 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def error_name(error: BaseException) -> str:
-    """Return the name of SQLite's extended error code; empty when the error does not come from SQLite itself."""
-    return getattr(error, "sqlite_errorname", None) or ""
+    """Return the name of SQLite's extended error code; empty when the error does not come from SQLite itself.
+
+    Python calls an extended code that it has not heard of ``unknown``; its last byte still is the primary one.
+    """
+    name: str = getattr(error, "sqlite_errorname", None) or ""
+    if name == "unknown":
+        return _PRIMARY_CODES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, name)
+    return name
 
 
 def describe(error: BaseException) -> str:

@@ -27,10 +27,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ...errors import ConcurrencyError, LeaseLostError, PersistenceError
-from .calls import Call, Mailbox, deliver, start_thread
-from .failures import describe, explain, is_disk_full
-from .schema import SCHEMA_VERSION, Database
-from .statements import Write
+from ._calls import Call, Mailbox, deliver, start_thread
+from ._failures import describe, explain, is_disk_full
+from ._schema import SCHEMA_VERSION, Database
+from ._statements import Write
 
 _logger = logging.getLogger(__name__)
 
@@ -131,10 +131,13 @@ class Reader:
 
     def _answer(self, read: Read[Any]) -> None:
         if self._connection is None:
-            with self._database.lock:
-                self._connection = self._database.open_reader()
+            self._connection = self._database.open_reader()
         self._database.check_not_replaced()
-        read.result = read.perform(self._connection.cursor())
+        cursor = self._connection.cursor()
+        try:
+            read.result = read.perform(cursor)
+        finally:
+            cursor.close()  # see _close_connection
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -269,9 +272,9 @@ class Writer:
             if connection is None:
                 connection = self._connection = database.open()
             connection.execute("BEGIN IMMEDIATE")
+            cursor = connection.cursor()
             try:
                 database.check_not_replaced()
-                cursor = connection.cursor()
                 for write in writes:
                     write.error = None
                     try:
@@ -281,15 +284,20 @@ class Writer:
                     except Exception as error:
                         raise _SpoiltError(write, error) from error
             except BaseException:
+                cursor.close()
                 self._roll_back(connection)
                 raise
+            cursor.close()  # see _close_connection
             try:
                 connection.execute("COMMIT")
+                self._log_is_used = database.is_wal
+                database.check_not_replaced()
+                log_size = database.wal_size()
+            except PersistenceError:  # the file was replaced: there is nothing to read back
+                raise
             except Exception as error:
                 raise _CommitError(error) from error
-            self._log_is_used = database.is_wal
-            database.check_not_replaced()
-            self._keep_log_short(connection, database.wal_size())
+            self._keep_log_short(connection, log_size)
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:
@@ -314,33 +322,40 @@ class Writer:
     # A COMMIT that failed
 
     def _settle(self, writes: Sequence[Write[Any]], error: Exception) -> None:
-        """Find out what became of a commit that failed, and answer by that."""
+        """Find out what became of a commit that failed, and answer by that; who was refused stays refused."""
+        accepted = [write for write in writes if write.error is None]
         deadline = time.monotonic() + self.settle_seconds
         pause = 0.01
         while True:
             try:
-                missing = self._missing_after_reopening(writes, error)
+                self._fail(self._missing_after_reopening(accepted, error), error)
+                return
             except Exception as again:
-                _logger.warning("What became of a commit could not be found out yet: %s", again)
+                if self._database.is_replaced:
+                    self._fail(accepted, again)
+                    return
                 if time.monotonic() + pause > deadline:
-                    self._fail(writes, self._unknown(error))
+                    self._fail(accepted, self._unknown(error))
                     self._drop_connection()
                     return
-                time.sleep(pause)
-                pause = min(pause * 2, 1.0)
-            else:
-                self._fail(missing, error)
-                return
+                _logger.warning("What became of a commit could not be found out yet: %s", again)
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
 
     def _missing_after_reopening(self, writes: Sequence[Write[Any]], error: Exception) -> list[Write[Any]]:
-        """Return those of the writes, refused ones aside, that the store does not hold, for good."""
-        self._drop_connection()
-        with self._database.lock:
+        """Return those of the writes that the store does not hold, for good."""
+        with contextlib.ExitStack() as stack:
+            if self._connection is not None and self._database.is_wal:
+                # Closing the last connection deletes the -shm file, and a full disk has no room for another one.
+                with contextlib.suppress(sqlite3.Error):
+                    stack.enter_context(contextlib.closing(self._database.open_reader()))
+            self._drop_connection()
+            stack.enter_context(self._database.lock)
             connection = self._connection = self._database.open()
-            cursor = connection.cursor()
-            accepted = [write for write in writes if write.error is None]
-            missing = [write for write in accepted if not write.has_landed(cursor)]
-            if len(missing) < len(accepted) or not is_disk_full(error):
+            cursor = stack.enter_context(contextlib.closing(connection.cursor()))  # see _close_connection
+            missing = [write for write in writes if not write.has_landed(cursor)]
+            cursor.close()
+            if len(missing) < len(writes) or not is_disk_full(error):
                 self._seal(connection)
             return missing
 
@@ -381,7 +396,7 @@ class Writer:
             with self._database.lock:
                 self._database.check_not_replaced()
                 self._checkpoint(self._connection, "TRUNCATE")
-        except PersistenceError as error:  # if the lock is busy, whoever holds it will do the same
+        except (PersistenceError, OSError) as error:  # if the lock is busy, whoever holds it will do the same
             _logger.debug("The log of %s was not emptied: %s", self._database.path, error)
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
@@ -402,9 +417,16 @@ class Writer:
 
 
 def _close_connection(database: Database, connection: sqlite3.Connection) -> None:
-    """Close under the lock, since closing the last connection of all processes makes a checkpoint."""
+    """Close under the lock, since closing the last connection of all processes makes a checkpoint.
+
+    A cursor keeps its last statement, and SQLite keeps a connection, with its transaction and its locks, as long as
+    there is one. So every cursor is closed before: the traceback of an error would keep it alive for long.
+    """
     try:
-        with database.lock:
+        with contextlib.ExitStack() as stack:
+            # Without the lock too: who has it has the file open, so that this is not the last connection.
+            with contextlib.suppress(PersistenceError, OSError):
+                stack.enter_context(database.lock)
             connection.close()
-    except (sqlite3.Error, PersistenceError):
+    except sqlite3.Error:
         _logger.warning("A connection to %s could not be closed", database.path, exc_info=True)

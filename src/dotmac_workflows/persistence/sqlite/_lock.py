@@ -1,4 +1,4 @@
-"""One lock between processes, held around every commit, every checkpoint, every opening and every closing.
+"""One lock between processes, held around every commit, every checkpoint, and what may make one.
 
 It is an advisory ``flock`` on a file of its own beside the database. The kernel lets go of it when its holder dies, so
 that a crash never leaves it behind, and it belongs to the open file, not to the process: two stores in one process
@@ -139,11 +139,12 @@ class InterprocessLock:
 
     def _busy(self) -> PersistenceError:
         holder = "another process"
-        try:
-            host, pid = os.pread(self._descriptor, 300, 0).decode(errors="replace").split()
-            holder = f"process {pid} on host {host}"
-        except (OSError, ValueError):
-            pass  # nobody left a name: say it without
+        if self.available and self._descriptor >= 0:
+            try:
+                host, pid = os.pread(self._descriptor, 300, 0).decode(errors="replace").split()
+                holder = f"process {pid} on host {host}"
+            except (OSError, ValueError):
+                pass  # nobody left a name: say it without
         return PersistenceError(
             f"{self.path!r} was not to be had for {self.time_limit:g} s: {holder} holds it, or took it last. "
             "Nothing was written. If that process hangs, end it; then try again."

@@ -1,0 +1,45 @@
+"""What the library logs, as lines for people: without tracebacks, and without what the step lines say already."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .terminal import Styled, Terminal
+
+
+class _Notices(logging.Handler):
+    def __init__(self, terminal: Terminal, *, debug: bool) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+        self._debug = debug
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out what a line says anyway, and leave all to handlers that the user's code has set up."""
+        if self._debug:
+            return True
+        if record.module == "outcomes":  # a step that failed or has no rollback; its line says so
+            return "returned a result for step" in str(record.msg)
+        return record.module != "recovery"  # whose summary says it
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, and the traceback where it was asked for."""
+        message = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            message += f" ({type(error).__name__}: {error})"
+        self._terminal.line(Styled("warning", "waits"), f": {message}")
+        if self._debug and error is not None:
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                self._terminal.line(line)
+
+
+@contextmanager
+def show_notices(terminal: Terminal, logger: logging.Logger, *, debug: bool) -> Iterator[None]:
+    """Show what a logger is told while this lasts; its level and other handlers are left as they are."""
+    handler = _Notices(terminal, debug=debug)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,93 @@
+"""Instants, durations, values and kinds of records in words, the same in every command."""
+
+import json
+from typing import Any
+
+from .._core.commands import instant
+from ..status import WorkflowStatus
+from .terminal import Styled
+
+_LONGEST = 300  # characters of a text that a table shows; --json shows all
+STATUS_STYLES = {
+    WorkflowStatus.COMPLETED: "good",
+    WorkflowStatus.FAILED: "bad",
+    WorkflowStatus.CANCELLED: "bad",
+    WorkflowStatus.WAITING_APPROVAL: "waits",
+    WorkflowStatus.PAUSED: "waits",
+}
+
+
+def status_part(status: WorkflowStatus) -> Styled:
+    """Return a status in its colour."""
+    return Styled(str(status), STATUS_STYLES.get(status, ""))
+
+
+def day(at: int) -> str:
+    """Return the day of an instant, in UTC."""
+    return f"{instant(at):%Y-%m-%d}"
+
+
+def time_of_day(at: int) -> str:
+    """Return the time of an instant, in UTC, to the second."""
+    return f"{instant(at):%H:%M:%S}"
+
+
+def iso(at: int | None) -> str | None:
+    """Return an instant for programs: ISO 8601, in UTC, to the microsecond."""
+    return None if at is None else f"{instant(at):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def duration(seconds: object) -> str:
+    """Return a duration in at most two units; empty when it is none."""
+    if not isinstance(seconds, int | float):
+        return ""
+    if seconds < 0.0095:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def values(data: object) -> str:
+    """Return what a result holds for people, ``key=value``; what stands for a richer type is shown as its content."""
+    shown = _plain(data)
+    if not isinstance(shown, dict):
+        return shorten(_text(shown))
+    return shorten(" ".join(f"{key}={_text(value)}" for key, value in shown.items()))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tagged = value.get("$")
+    if len(value) == 1 and isinstance(tagged, list) and len(tagged) == 2 and isinstance(tagged[0], str):
+        if tagged[0] == "dict" and isinstance(tagged[1], dict):
+            return {key: _plain(item) for key, item in tagged[1].items()}
+        return _plain(tagged[1])
+    return {key: _plain(item) for key, item in value.items()}
+
+
+def shorten(text: str) -> str:
+    """Return a text that a table can bear."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def outcome(result: dict[str, Any]) -> str:
+    """Return what a result says, for people: its error and message, then its data."""
+    said = ": ".join(str(result[key]) for key in ("error", "message") if result.get(key))
+    data = values(result["data"]) if result.get("data") else ""
+    return shorten("; ".join(text for text in (said, data) if text))
