@@ -272,11 +272,12 @@ class LocalHost:
 
     def _heartbeat(self) -> None:
         self._arm_heartbeat()
-        if self.action is not None and (self._renewal is None or self._renewal.done()):
+        held = self._tenure is not None and self._tenure.in_place == self._tenure.token
+        if held and (self._renewal is None or self._renewal.done()):
             self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
-        """Renew the lease of a step that takes its time, and look at what was recorded meanwhile."""
+        """Renew the lease of a step or callback that takes its time, and look at what was recorded meanwhile."""
         tenure, journal = self._tenure, self._journal
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
