@@ -22,9 +22,18 @@ if TYPE_CHECKING:
 
 _RUNNING = WorkflowStatus.RUNNING  # looked up once: an enum's members are slow to get at
 RUN_STATE = frozenset(
-    {"status", "current_step_index", "results", "pending_approval_step", "approval_data", "steps", "workflow_id"}
+    {
+        "status",
+        "current_step_index",
+        "results",
+        "pending_approval_step",
+        "approval_data",
+        "steps",
+        "metadata",
+        "workflow_id",
+    }
 ).union(Settings._fields)
-"""The attributes that are a view of the run."""
+"""The attributes that are a view of the run; `metadata` only with a persistence."""
 
 
 class View:
@@ -102,6 +111,8 @@ class View:
         """
         if not self.known and not self.busy:
             self.invalid = self.invalid and name != "status"
+            return
+        if name == "metadata" and self.persistence is None:
             return
         if not self.busy and self.persistence is None:
             # A run in memory is the object's own: what is shown, and now changed, is what it goes on from.
