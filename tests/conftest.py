@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from workflows import Backend, Store
 
 from dotmac_workflows.persistence import InMemoryPersistence, SQLitePersistence
+from workflows import Backend, Store
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -5,6 +5,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import (
+    AlreadyDecidedError,
+    ResultNotSerializableError,
+    Runtime,
+    Workflow,
+    WorkflowDefinitionError,
+    WorkflowExecutionError,
+    WorkflowResult,
+    WorkflowStatus,
+)
+from dotmac_workflows._core.events import Approved, CancelRequested, Rejected
+from dotmac_workflows.testing import FakeClock
 from workflows import (
     ABC,
     Backend,
@@ -19,19 +32,6 @@ from workflows import (
     seen,
     within,
 )
-
-from dotmac_workflows import (
-    AlreadyDecidedError,
-    ResultNotSerializableError,
-    Runtime,
-    Workflow,
-    WorkflowDefinitionError,
-    WorkflowExecutionError,
-    WorkflowResult,
-    WorkflowStatus,
-)
-from dotmac_workflows._core.events import Approved, CancelRequested, Rejected
-from dotmac_workflows.testing import FakeClock
 
 
 async def waiting(backend: Backend, *gates: str, steps: tuple[str, ...] = ABC, **settings: Any) -> Order:
@@ -296,8 +296,8 @@ async def test_approve_and_reject_by_two_objects_at_once_one_wins_the_other_is_t
     assert isinstance(error, AlreadyDecidedError)
     assert (error.actor, error.verdict) == [("lead@example.com", "approved"), ("owner@example.com", "rejected")][won]
     assert error.decided_at is not None
-    assert seen(await Order.load("order-1", store)) == (
-        [("completed", ["a", "b", "c"]), ("cancelled", ["a", "a!"])][won]
+    assert (
+        seen(await Order.load("order-1", store)) == ([("completed", ["a", "b", "c"]), ("cancelled", ["a", "a!"])][won])
     )
 
 

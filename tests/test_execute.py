@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from workflows import Backend, Behaviour, Order, Store, asks, events, fails, kinds, nothing, raises, seen, steps_of
 
 from dotmac_workflows import (
     InMemoryPersistence,
@@ -16,6 +15,7 @@ from dotmac_workflows import (
 )
 from dotmac_workflows._core.events import StepFailed
 from dotmac_workflows.testing import FakeClock
+from workflows import Backend, Behaviour, Order, Store, asks, events, fails, kinds, nothing, raises, seen, steps_of
 
 
 async def test_steps_run_in_order_and_each_result_is_returned(backend: Backend) -> None:

@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 import pytest
-from workflows import ABC, Backend, Held, InTurn, Order, Store, Wrapper, asks, crashed_after, fails, kinds, seen, within
 
 from dotmac_workflows import WorkflowDefinitionError, WorkflowExecutionError, WorkflowResult, WorkflowStatus
+from workflows import ABC, Backend, Held, InTurn, Order, Store, Wrapper, asks, crashed_after, fails, kinds, seen, within
 
 
 async def test_a_completed_run_returns_its_results_and_runs_nothing(backend: Backend) -> None:

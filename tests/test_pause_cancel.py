@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import (
+    AlreadyDecidedError,
+    Runtime,
+    SQLitePersistence,
+    Workflow,
+    WorkflowExecutionError,
+    WorkflowResult,
+    WorkflowStatus,
+)
+from dotmac_workflows._core.events import CancelRequested, PauseRequested
 from workflows import (
     Backend,
     Behaviour,
@@ -23,17 +34,6 @@ from workflows import (
     seen,
     within,
 )
-
-from dotmac_workflows import (
-    AlreadyDecidedError,
-    Runtime,
-    SQLitePersistence,
-    Workflow,
-    WorkflowExecutionError,
-    WorkflowResult,
-    WorkflowStatus,
-)
-from dotmac_workflows._core.events import CancelRequested, PauseRequested
 
 
 def pauses(reason: str | None = None, actor: str | None = None) -> Behaviour:

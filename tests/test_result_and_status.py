@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from workflows import Backend
 
 from dotmac_workflows import Workflow, WorkflowResult, WorkflowStatus
+from workflows import Backend
 
 
 def test_the_statuses_are_these_and_their_text_is_their_value() -> None:
@@ -37,7 +37,12 @@ def test_a_result_needs_success_and_step_alone() -> None:
 def test_a_result_takes_its_fields_in_this_order() -> None:
     result = WorkflowResult(True, "check", {"n": 1}, "code", "text", 0.5, True)
     assert (result.success, result.step, result.data) == (True, "check", {"n": 1})
-    assert (result.error, result.message, result.execution_time, result.requires_approval) == ("code", "text", 0.5, True)
+    assert (result.error, result.message, result.execution_time, result.requires_approval) == (
+        "code",
+        "text",
+        0.5,
+        True,
+    )
 
 
 def test_two_results_share_no_data() -> None:

@@ -3,6 +3,9 @@
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import PersistenceError, Workflow, WorkflowExecutionError, WorkflowResult, WorkflowStatus
+from dotmac_workflows._core.events import RollbackStepFailed, RollbackWaived, StepFailed
 from workflows import (
     ABC,
     Backend,
@@ -17,14 +20,10 @@ from workflows import (
     events,
     fails,
     kinds,
-    nothing,
     raises,
     seen,
     steps_of,
 )
-
-from dotmac_workflows import PersistenceError, Workflow, WorkflowExecutionError, WorkflowResult, WorkflowStatus
-from dotmac_workflows._core.events import RollbackStepFailed, RollbackWaived, StepFailed
 
 ABCD = ("a", "b", "c", "d")
 

@@ -23,6 +23,7 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._run.outcomes import said
 from ._view import View
 from .errors import (
     ConcurrencyError,
@@ -283,7 +284,7 @@ class Verbs:
             result: object = await w.validate()
         except Exception as error:
             logger.error("validate() of workflow %r raised.", w.workflow_id, exc_info=error)
-            message = f"validate() raised {type(error).__name__}: {error}"
+            message = f"validate() raised {said(error)}"
             return WorkflowResult(False, "validation", error="validation_error", message=message)
         if not isinstance(result, WorkflowResult):
             message = f"validate() returned {type(result).__name__}, not a WorkflowResult."

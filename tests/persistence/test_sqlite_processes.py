@@ -330,6 +330,7 @@ async def test_a_full_disk_is_one_clear_error_and_once_mended_the_store_goes_on(
 
 
 READ_ONLY = """
+store = SQLitePersistence(path)  # before: another user might not be able to read Python's own modules
 if os.geteuid() == 0:  # whom permissions do not bind
     os.setgroups([])
     os.setgid(65534)
@@ -337,7 +338,7 @@ if os.geteuid() == 0:  # whom permissions do not bind
 
 async def main():
     try:
-        async with SQLitePersistence(path):
+        async with store:
             print("opened")
     except PersistenceError as error:
         print(error)

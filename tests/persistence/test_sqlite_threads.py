@@ -253,6 +253,27 @@ async def test_a_store_that_was_never_used_can_be_closed(path: Path) -> None:
     assert os.listdir(path.parent) == []
 
 
+async def test_closing_empties_the_log_even_if_somebody_else_has_the_file_open(path: Path) -> None:
+    async with SQLitePersistence(path) as other:
+        async with SQLitePersistence(path) as store:
+            await append(store, "w")
+        assert os.stat(f"{path}-wal").st_size == 0
+        assert await other.read("w") == records(0)
+
+
+async def test_a_busy_lock_costs_no_connection(path: Path) -> None:
+    store = SQLitePersistence(path)
+    seen = Statements(store)
+    async with store:
+        await append(store, "w")
+        store._database.lock.time_limit = 0.01
+        with store._database.lock, pytest.raises(PersistenceError, match="was not to be had"):
+            await append(store, "w", 2)
+        seen.seen.clear()
+        await append(store, "w", 2)
+        assert seen.seen == ["BEGIN IMMEDIATE", "COMMIT"]
+
+
 async def test_closing_finishes_what_waits(path: Path) -> None:
     store = SQLitePersistence(path)
     await append(store, "w")

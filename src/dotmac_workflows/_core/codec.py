@@ -15,12 +15,20 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _text
 from typing import Any, NamedTuple
 
-from ..errors import JournalCorruptError, JournalTooNewError, WorkflowError
+from ..errors import (
+    JournalCorruptError,
+    JournalTooNewError,
+    PayloadTooLargeError,
+    WorkflowConfigurationError,
+    WorkflowError,
+)
 from ..result import WorkflowResult
 from ..status import WorkflowStatus
 from ..values import Codec
 from . import events as ev
 from .events import Draft, Event, Settings
+
+_MAX_WORDS = 1024 * 1024  # bytes of JSON, of a text that users write: as much as a codec allows a value by default
 
 
 class _Field(NamedTuple):
@@ -43,15 +51,43 @@ def _write_optional(value: str | None, codec: Codec) -> str:
     return "null" if value is None else _text(value)
 
 
+def _words(name: str) -> Callable[[str | None, Codec], str]:
+    """Return what writes a text of the user's, called `name` in errors."""
+
+    def write(value: str | None, codec: Codec) -> str:
+        if value is None:
+            return "null"
+        if not isinstance(value, str):
+            raise WorkflowConfigurationError(f"{name} is of type {type(value).__name__}, and must be a str or None.")
+        size = len(value)
+        if size <= _MAX_WORDS:
+            text = _text(value)
+            size = len(text)
+            if size <= _MAX_WORDS:
+                return text
+        raise PayloadTooLargeError(
+            f"{name} is {size:,} bytes of JSON or more, and the limit is {_MAX_WORDS:,}. Keep the content elsewhere "
+            "and its address here.",
+            path=name,
+            size=size,
+            limit=_MAX_WORDS,
+        )
+
+    return write
+
+
+_write_error, _write_message = _words("error"), _words("message")
+
+
 def write_result(result: WorkflowResult, codec: Codec) -> str:
     """Return a result as JSON; what is None is left out."""
     parts = ['{"success":', "true" if result.success else "false", ',"step":', _text(result.step)]
     if result.data:
         parts += (',"data":', codec.encode(result.data, "data"))
     if result.error is not None:
-        parts += (',"error":', _text(result.error))
+        parts += (',"error":', _write_error(result.error, codec))
     if result.message is not None:
-        parts += (',"message":', _text(result.message))
+        parts += (',"message":', _write_message(result.message, codec))
     if result.execution_time is not None:
         parts += (',"execution_time":', json.dumps(result.execution_time, allow_nan=False))
     if result.requires_approval:
@@ -96,6 +132,8 @@ def _read_draft(value: Any) -> Draft | None:
 
 _TEXT = _Field(lambda value, codec: _text(value), _typed(str))
 _OPTIONAL = _Field(_write_optional, _typed(str, type(None)))
+_ACTOR = _Field(_words("actor"), _typed(str, type(None)))
+_REASON = _Field(_words("reason"), _typed(str, type(None)))
 _NUMBER = _Field(lambda value, codec: str(value), _typed(int))
 _FLAG = _Field(lambda value, codec: "true" if value else "false", _typed(bool))
 _APPROVAL = _Field(lambda value, codec: codec.encode(value, "approval_data"), _typed(dict))
@@ -121,24 +159,24 @@ _EVENTS: dict[type[Any], dict[str, _Field]] = {
     ev.StepFailed: {"result": _RESULT, "exception": _OPTIONAL, "traceback": _OPTIONAL},
     ev.StepInterrupted: {"result": _RESULT},
     ev.ApprovalRequested: {"step": _TEXT},
-    ev.Approved: {"actor": _OPTIONAL, "data": _APPROVAL},
-    ev.Rejected: {"actor": _OPTIONAL, "reason": _OPTIONAL},
-    ev.PauseRequested: {"actor": _OPTIONAL, "reason": _OPTIONAL},
+    ev.Approved: {"actor": _ACTOR, "data": _APPROVAL},
+    ev.Rejected: {"actor": _ACTOR, "reason": _REASON},
+    ev.PauseRequested: {"actor": _ACTOR, "reason": _REASON},
     ev.Paused: {},
-    ev.Resumed: {"actor": _OPTIONAL},
-    ev.CancelRequested: {"actor": _OPTIONAL, "reason": _OPTIONAL},
+    ev.Resumed: {"actor": _ACTOR},
+    ev.CancelRequested: {"actor": _ACTOR, "reason": _REASON},
     ev.RollbackStarted: {"step": _TEXT},
     ev.RollbackStepStarted: {"step": _TEXT, "position": _NUMBER, "visit": _NUMBER, "attempt": _NUMBER},
     ev.RollbackStepSucceeded: {"result": _RESULT},
     ev.RollbackStepSkipped: {"result": _RESULT},
     ev.RollbackStepFailed: {"result": _RESULT, "exception": _OPTIONAL, "traceback": _OPTIONAL},
     ev.RollbackFinished: {"complete": _FLAG},
-    ev.RollbackRetried: {"actor": _OPTIONAL},
-    ev.RollbackWaived: {"step": _TEXT, "actor": _OPTIONAL, "reason": _TEXT},
+    ev.RollbackRetried: {"actor": _ACTOR},
+    ev.RollbackWaived: {"step": _TEXT, "actor": _ACTOR, "reason": _REASON},
     ev.WorkflowCompleted: {},
     ev.WorkflowFailed: {},
     ev.WorkflowCancelled: {},
-    ev.Retried: {"actor": _OPTIONAL, "from_index": _NUMBER},
+    ev.Retried: {"actor": _ACTOR, "from_index": _NUMBER},
 }
 
 
@@ -155,7 +193,8 @@ def encode(event: Event, codec: Codec) -> tuple[str, str]:
 
     Raises:
         ResultNotSerializableError: A value of the user's cannot be stored.
-        PayloadTooLargeError: A value of the user's is too large.
+        PayloadTooLargeError: A value or a text of the user's is too large.
+        WorkflowConfigurationError: A text of the user's is none.
     """
     event_type = type(event)
     parts = [

@@ -101,7 +101,7 @@ def check_settings(settings: ev.Settings, workflow_id: str) -> None:
 def settle(result: WorkflowResult, now: int, exception: str | None = None, traceback: str | None = None) -> StepOutcome:
     """Return the fact that a step ended with a result."""
     if result.success:
-        return ev.StepSucceeded(now, result, result.requires_approval)
+        return ev.StepSucceeded(now, result, bool(result.requires_approval))
     return ev.StepFailed(now, result, exception, traceback)
 
 
@@ -160,7 +160,7 @@ def _is_open(state: RunState, verdict: Verdict, actor: str | None, gate: int | N
     )
 
 
-def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool) -> list[Event]:
+def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool = False) -> list[Event]:
     """Hold the run before its next step: at once when nobody drives it.
 
     Args:

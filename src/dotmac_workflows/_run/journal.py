@@ -105,7 +105,11 @@ class StoredJournal:
         seq, digest = self.version, self._digest
         records = []
         for event in events:
-            kind, body = sealed[1] if sealed and sealed[0] is event else codec.encode(event, values)
+            try:
+                kind, body = sealed[1] if sealed and sealed[0] is event else codec.encode(event, values)
+            except WorkflowError as error:
+                error.workflow_id = workflow_id
+                raise
             seq += 1
             at = event.at
             digest = digest_of(digest, workflow_id, seq, kind, at, body)

@@ -190,15 +190,23 @@ class LocalHost:
         finally:
             self.action = None
         elapsed = self._monotonic() - began
+        if elapsed < 0:
+            elapsed = 0.0  # not by a clock that keeps its promise
         if self._cancels:
             self._calm_down()
             if self._lost is not None:
                 raise self._lost
         if type(action) is RunStep:
-            if type(answer) is WorkflowResult and answer.success and answer.step == started.step and self._live:
+            if (
+                type(answer) is WorkflowResult
+                and answer.success is True
+                and answer.step == started.step
+                and answer.requires_approval is False
+                and self._live
+            ):
                 # What `Outcomes.of_step` comes to for a step in memory when all is well.
                 answer.execution_time = elapsed
-                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
+                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))]
             return [self._outcomes().of_step(started.step, answer, error, elapsed)]
         return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
 

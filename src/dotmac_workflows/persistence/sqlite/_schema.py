@@ -122,6 +122,7 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._uri = pathlib.Path(path).as_uri()
         self.lock = InterprocessLock(f"{path}-lock", BUSY_SECONDS)
         self.connection_class = sqlite3.Connection
         self.settings = Settings("", 0, 0)
@@ -264,7 +265,7 @@ class Database:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"{pathlib.Path(self.path).as_uri()}?mode={mode}",
+            f"{self._uri}?mode={mode}",
             uri=True,
             timeout=self.lock.time_limit,
             isolation_level=None,
