@@ -221,10 +221,7 @@ class Verbs:
         """
         state = await self._journal().load()
         if state.plan is None:
-            raise WorkflowNotFoundError(
-                f"There is no workflow {self._workflow.workflow_id!r} in this store. Check the id and the store.",
-                workflow_id=self._workflow.workflow_id,
-            )
+            raise self._not_found()
         self._check_class(state.plan, driving=False)
         self._publish(state)
 
@@ -241,6 +238,8 @@ class Verbs:
             if not self._view.known:
                 self._compare(state.plan)
             return journal, state, []
+        if self._view.known and self._view.persistence is not None:
+            raise self._not_found()
         draft = self._view.draft(self._workflow)
         if draft is None:
             return journal, state, []
@@ -311,6 +310,12 @@ class Verbs:
         if held is None or lease.is_free(held, self._now()):
             return None
         return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+
+    def _not_found(self) -> WorkflowNotFoundError:
+        workflow_id = self._workflow.workflow_id
+        return WorkflowNotFoundError(
+            f"There is no workflow {workflow_id!r} in this store. Check the id and the store.", workflow_id=workflow_id
+        )
 
     def _already_running(self, why: str) -> WorkflowExecutionError:
         workflow_id = self._workflow.workflow_id

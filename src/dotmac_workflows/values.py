@@ -21,7 +21,8 @@ What is under a tag may hold tagged values in turn. Nothing else is ever built: 
 imported. The text is ASCII, and no value is nested deeper than 100.
 
 Only exact types are accepted. A subclass (an IntEnum, an OrderedDict, a named tuple) would come back as its base, and
-a run that was resumed would then see something else than the one that was not. For the same reason an aware datetime
+a run that was resumed would then see something else than the one that was not. (What a workflow shows read-only of
+its own plan is written as the plain list or dict that it stands for.) For the same reason an aware datetime
 must have a `datetime.timezone` (its offset is kept, a name given to it is not) or a `zoneinfo.ZoneInfo` made from a
 key. The latter comes back at the same time on the wall, by the rules of the machine that reads it: the offset is
 there for people and for languages without a zone database.
@@ -34,6 +35,7 @@ from collections.abc import Collection, Iterable
 from json.encoder import encode_basestring_ascii as _text
 from typing import Any, NoReturn
 
+from ._read_only import ReadOnlyDict, ReadOnlyList
 from ._value_types import (
     BUILT_IN,
     BUILT_IN_TAGS,
@@ -323,9 +325,9 @@ class _Conversion:
         if len(self._around) == _MAX_DEPTH:
             raise RefusedError(_TOO_DEEP)
         self._around.add(id(value))
-        if kind is list:
+        if kind is list or kind is ReadOnlyList:
             converted: Any = self._list(value)
-        elif kind is dict:
+        elif kind is dict or kind is ReadOnlyDict:
             converted = self._dict(value)
         else:
             converted = self._tagged(value)

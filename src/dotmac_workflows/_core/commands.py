@@ -56,10 +56,14 @@ def check_plan(plan: ev.WorkflowStarted, workflow_id: str) -> None:
         check_name(f"A step name of workflow {workflow_id!r}", step, workflow_id)
     check_settings(plan.settings, workflow_id)
     draft = plan.draft
-    if draft is not None and not 0 <= draft.current_step_index <= len(plan.steps):
+    if draft is None:
+        return
+    last = len(plan.steps) - (draft.status is WorkflowStatus.WAITING_APPROVAL)  # a run waits at one of its steps
+    if not 0 <= draft.current_step_index <= last:
+        instead = f"Set it to 0 up to {last}." if last >= 0 else "Give it the step that it waits at."
         raise WorkflowConfigurationError(
             f"current_step_index of workflow {workflow_id!r} is {draft.current_step_index}, but it has "
-            f"{len(plan.steps)} steps. Set it to 0 up to {len(plan.steps)}.",
+            f"{len(plan.steps)} steps and is {draft.status}. {instead}",
             workflow_id=workflow_id,
         )
 

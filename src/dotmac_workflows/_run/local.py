@@ -176,7 +176,7 @@ class LocalHost:
         started = action.started
         error: Exception | None = None
         if self._cancelled_before and type(action) is RunStep:
-            return [interrupted(started, self.now(), f"A cancel came before step {started.step!r} was called.")]
+            return [interrupted(action.started, self.now(), f"A cancel came before step {started.step!r} was called.")]
         self.action = action
         began = self._monotonic()
         try:
