@@ -36,7 +36,7 @@ from .errors import (
     WorkflowExecutionError,
     WorkflowNotFoundError,
 )
-from .persistence import Leases, Persistence
+from .persistence._protocol import has_leases, is_persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
 
@@ -142,7 +142,7 @@ class Verbs:
     async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
-            leases = self._view.persistence if isinstance(self._view.persistence, Leases) else None
+            leases = self._view.persistence if has_leases(self._view.persistence) else None
             tenure = Tenure(os.urandom(16).hex(), state.token, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
@@ -304,7 +304,7 @@ class Verbs:
 
     async def _held_by_another(self, state: RunState) -> str | None:
         """Tell who drives a run, for a message; None: nobody, or nobody alive."""
-        if state.token is None or not isinstance(self._view.persistence, Leases):
+        if state.token is None or not has_leases(self._view.persistence):
             return None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
@@ -378,7 +378,7 @@ def check_persistence(persistence: object, workflow_id: str) -> None:
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not isinstance(persistence, Persistence):
+    if persistence is not None and not is_persistence(persistence):
         raise WorkflowConfigurationError(
             f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
             "all three. See dotmac_workflows.persistence.Persistence.",
