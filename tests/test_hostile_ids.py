@@ -103,7 +103,7 @@ class TestIds:
 
     @pytest.mark.parametrize("what", [*BAD_NAMES, "empty", "none"])
     async def test_that_are_none_cannot_be_loaded(self, store: Store, what: str) -> None:
-        name = BAD_NAMES.get(what, "" if what == "empty" else None)
+        name: Any = BAD_NAMES.get(what, "" if what == "empty" else None)
         with pytest.raises(WorkflowConfigurationError) as caught:
             await Scripted.load(name, store)
         assert_names(caught.value, "A workflow id", name)
@@ -189,7 +189,7 @@ class TestIds:
 class TestStepNames:
     @pytest.mark.parametrize("what", [*BAD_NAMES, "empty", "none"])
     async def test_that_are_none_are_refused_and_nothing_is_stored(self, any_store: Store | None, what: str) -> None:
-        name = BAD_NAMES.get(what, "" if what == "empty" else None)
+        name: Any = BAD_NAMES.get(what, "" if what == "empty" else None)
         workflow = Scripted("order-1", ["a", name, "b"], persistence=any_store)
         with pytest.raises(WorkflowConfigurationError) as caught:
             await workflow.execute()
@@ -209,7 +209,7 @@ class TestStepNames:
         with pytest.raises(WorkflowConfigurationError) as caught:
             await workflow.execute()
         assert str(caught.value) == (
-            f"The steps of workflow 'order-1' must be a list of names, not a {type(steps).__name__}."
+            f"The steps of workflow 'order-1' are of type {type(steps).__name__}, and must be a list of names."
         )
         assert caught.value.workflow_id == "order-1"
         assert ran(workflow) == []
@@ -288,18 +288,11 @@ class TestDrafts:
     @pytest.mark.parametrize(
         ("name", "value", "said"),
         [
-            ("status", "waiting_approval", "status of workflow 'order-1' is a str; set it to a WorkflowStatus."),
-            ("status", None, "status of workflow 'order-1' is a NoneType; set it to a WorkflowStatus."),
-            (
-                "current_step_index",
-                "1",
-                "current_step_index of workflow 'order-1' is '1', but it has 2 steps. Set it to 0 up to 2.",
-            ),
-            (
-                "current_step_index",
-                True,
-                "current_step_index of workflow 'order-1' is True, but it has 2 steps. Set it to 0 up to 2.",
-            ),
+            ("status", "waiting_approval", "status of workflow 'order-1' must be of type WorkflowStatus, and not str."),
+            ("status", None, "status of workflow 'order-1' must be of type WorkflowStatus, and not NoneType."),
+            ("current_step_index", "1", "current_step_index of workflow 'order-1' must be of type int, and not str."),
+            ("current_step_index", True, "current_step_index of workflow 'order-1' must be of type int, and not bool."),
+            ("current_step_index", 1.0, "current_step_index of workflow 'order-1' must be of type int, and not float."),
             (
                 "current_step_index",
                 3,
@@ -313,12 +306,19 @@ class TestDrafts:
             (
                 "results",
                 [{"success": True, "step": "a"}],
-                "results of workflow 'order-1' hold a dict; set them to WorkflowResults.",
+                "each of the results of workflow 'order-1' must be of type WorkflowResult, and not dict.",
             ),
             (
                 "pending_approval_step",
                 5,
-                "pending_approval_step of workflow 'order-1' is a int; set it to the name of a step, or None.",
+                "pending_approval_step of workflow 'order-1' is 5, which is none of its steps. Set it to the step that "
+                "is waited at.",
+            ),
+            (
+                "pending_approval_step",
+                "\x1b[2J",
+                "pending_approval_step of workflow 'order-1' is '\\x1b[2J', which is none of its steps. Set it to the "
+                "step that is waited at.",
             ),
         ],
     )
@@ -342,8 +342,8 @@ class TestDrafts:
         with pytest.raises(WorkflowConfigurationError) as caught:
             await workflow.approve_and_continue()
         assert str(caught.value) == (
-            "Workflow 'order-1' cannot wait for an approval after its last step: current_step_index is 1, but it has "
-            "1 steps. Set it to the step that is waited at."
+            "pending_approval_step of workflow 'order-1' is None, which is none of its steps. Set it to the step that "
+            "is waited at."
         )
 
     @pytest.mark.parametrize(
@@ -351,6 +351,7 @@ class TestDrafts:
         [
             {"workflow_id": "order-1", "steps": ["a"], "status": "exploded"},
             {"workflow_id": "order-1", "steps": ["a"], "results": [{"success": True}]},
+            {"workflow_id": "order-1", "steps": ["a"], "rollback_status": "exploded"},
             {"workflow_id": "order-1", "steps": ["a"], "results": [{"success": True, "step": "a", "__class__": "x"}]},
         ],
     )
@@ -378,7 +379,8 @@ async def test_a_store_that_was_open_at_a_fork_is_refused_in_the_child(tmp_path:
         os.close(write_end)
         with os.fdopen(read_end) as answer:
             said = answer.read()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - the end of the pipe was the end of the child
+        assert os.waitstatus_to_exitcode(status) == 0
 
         for verb in ("execute", "load", "verify"):
             assert (
