@@ -17,6 +17,7 @@ from .state import RunState
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _WHAT_TO_DO = {
     WorkflowStatus.PENDING: "Call execute() first.",
     WorkflowStatus.RUNNING: "Wait for it, or look at who drives it.",
@@ -29,8 +30,11 @@ _WHAT_TO_DO = {
 
 
 def instant(at: int) -> datetime:
-    """Return microseconds since 1970 UTC as an aware datetime."""
-    return _EPOCH + timedelta(microseconds=at)
+    """Return microseconds since 1970 UTC as an aware datetime; the first or last there is, for one beyond."""
+    try:
+        return _EPOCH + timedelta(microseconds=at)
+    except OverflowError:
+        return _LAST if at > 0 else _FIRST
 
 
 def check_name(what: str, name: object, workflow_id: str | None = None) -> None:
@@ -306,7 +310,10 @@ def skip_rollback(state: RunState, now: int, step: str, reason: str, actor: str 
 
 def show_time(at: int) -> str:
     """Return an instant for a message, to the second, in UTC."""
-    return f"{instant(at):%Y-%m-%d %H:%M:%SZ}"
+    shown = instant(at)
+    if shown == _LAST:
+        return "after the year 9999"
+    return f"{shown:%Y-%m-%d %H:%M:%SZ}"
 
 
 def _refusal(state: RunState, why: str, instead: str | None = None) -> WorkflowExecutionError:
