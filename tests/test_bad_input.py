@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -29,18 +28,6 @@ from dotmac_workflows import (
 from dotmac_workflows.testing import FakeClock
 from scripted import Scripted, journal, kinds, ran, shape
 from workflows import Store
-
-
-@pytest.fixture(params=["live", "memory", "sqlite"])
-async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store | None]:
-    """Also none: a run that lives in its object."""
-    if request.param == "live":
-        yield None
-    elif request.param == "memory":
-        yield InMemoryPersistence()
-    else:
-        async with SQLitePersistence(tmp_path / "journals.db") as opened:
-            yield opened
 
 
 async def assert_resumes_alike(live: Scripted, store: Persistence) -> Scripted:

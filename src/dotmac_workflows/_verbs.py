@@ -263,8 +263,9 @@ class Verbs:
     def _plan(self, draft: Draft | None) -> WorkflowStarted:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
+        steps = commands.plain_steps(w.steps, w.workflow_id)
         plan = WorkflowStarted(
-            self._now(), os.urandom(16).hex(), type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
+            self._now(), os.urandom(16).hex(), type_name(type(w)), steps, settings, w.metadata, draft
         )
         commands.check_plan(plan, w.workflow_id)
         return plan
@@ -345,7 +346,7 @@ class Verbs:
         """Hold a fresh object against the stored run that it turned out to be."""
         w = self._workflow
         self._check_class(plan, driving=False)
-        if w.steps and tuple(w.steps) != plan.steps:
+        if w.steps and commands.plain_steps(w.steps, w.workflow_id) != plan.steps:
             raise WorkflowDefinitionError(
                 f"Workflow {w.workflow_id!r} was started with the steps {list(plan.steps)}, not {list(w.steps)}. "
                 "Use another id for a new run, or load() this one, which keeps its own steps.",
