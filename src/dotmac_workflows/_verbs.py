@@ -23,6 +23,7 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._run.outcomes import said
 from ._view import View
 from .errors import (
     ConcurrencyError,
@@ -35,7 +36,7 @@ from .errors import (
     WorkflowExecutionError,
     WorkflowNotFoundError,
 )
-from .persistence import Leases, Persistence
+from .persistence._protocol import has_leases, is_persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
 
@@ -141,7 +142,7 @@ class Verbs:
     async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
-            leases = self._view.persistence if isinstance(self._view.persistence, Leases) else None
+            leases = self._view.persistence if has_leases(self._view.persistence) else None
             tenure = Tenure(os.urandom(16).hex(), state.token, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
@@ -192,6 +193,12 @@ class Verbs:
 
         return ask
 
+    async def pause(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
+        """See `Workflow.pause`."""
+        return await self.record(
+            lambda state, now: commands.pause(state, now, reason, actor, driven=self._view.host is not None)
+        )
+
     async def cancel(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
         """See `Workflow.cancel`."""
         await self.record(lambda state, now: commands.cancel(state, now, reason, actor))
@@ -214,10 +221,7 @@ class Verbs:
         """
         state = await self._journal().load()
         if state.plan is None:
-            raise WorkflowNotFoundError(
-                f"There is no workflow {self._workflow.workflow_id!r} in this store. Check the id and the store.",
-                workflow_id=self._workflow.workflow_id,
-            )
+            raise self._not_found()
         self._check_class(state.plan, driving=False)
         self._publish(state)
 
@@ -234,6 +238,8 @@ class Verbs:
             if not self._view.known:
                 self._compare(state.plan)
             return journal, state, []
+        if self._view.known and self._view.persistence is not None:
+            raise self._not_found()
         draft = self._view.draft(self._workflow)
         if draft is None:
             return journal, state, []
@@ -277,7 +283,7 @@ class Verbs:
             result: object = await w.validate()
         except Exception as error:
             logger.error("validate() of workflow %r raised.", w.workflow_id, exc_info=error)
-            message = f"validate() raised {type(error).__name__}: {error}"
+            message = f"validate() raised {said(error)}"
             return WorkflowResult(False, "validation", error="validation_error", message=message)
         if not isinstance(result, WorkflowResult):
             message = f"validate() returned {type(result).__name__}, not a WorkflowResult."
@@ -298,12 +304,18 @@ class Verbs:
 
     async def _held_by_another(self, state: RunState) -> str | None:
         """Tell who drives a run, for a message; None: nobody, or nobody alive."""
-        if state.token is None or not isinstance(self._view.persistence, Leases):
+        if state.token is None or not has_leases(self._view.persistence):
             return None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
             return None
         return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+
+    def _not_found(self) -> WorkflowNotFoundError:
+        workflow_id = self._workflow.workflow_id
+        return WorkflowNotFoundError(
+            f"There is no workflow {workflow_id!r} in this store. Check the id and the store.", workflow_id=workflow_id
+        )
 
     def _already_running(self, why: str) -> WorkflowExecutionError:
         workflow_id = self._workflow.workflow_id
@@ -366,7 +378,7 @@ def check_persistence(persistence: object, workflow_id: str) -> None:
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not isinstance(persistence, Persistence):
+    if persistence is not None and not is_persistence(persistence):
         raise WorkflowConfigurationError(
             f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
             "all three. See dotmac_workflows.persistence.Persistence.",

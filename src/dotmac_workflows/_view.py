@@ -5,10 +5,11 @@ commit, so that nothing is ever seen that was not recorded. Before a run they ar
 set becomes the run's draft; once a run is driven or stored, setting them is refused.
 """
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ._core.events import Draft, Settings
 from ._core.state import RunState
+from ._read_only import ReadOnlyList, read_only
 from ._run.journal import LiveJournal
 from ._run.local import LocalHost
 from .errors import WorkflowExecutionError
@@ -22,9 +23,18 @@ if TYPE_CHECKING:
 
 _RUNNING = WorkflowStatus.RUNNING  # looked up once: an enum's members are slow to get at
 RUN_STATE = frozenset(
-    {"status", "current_step_index", "results", "pending_approval_step", "approval_data", "steps", "workflow_id"}
+    {
+        "status",
+        "current_step_index",
+        "results",
+        "pending_approval_step",
+        "approval_data",
+        "steps",
+        "metadata",
+        "workflow_id",
+    }
 ).union(Settings._fields)
-"""The attributes that are a view of the run."""
+"""The attributes that are a view of the run; `metadata` only with a persistence."""
 
 
 class View:
@@ -87,9 +97,9 @@ class View:
         attributes["status"] = WorkflowStatus.PENDING
         if plan is not None:
             self.known, self.invalid = True, False
-            attributes["steps"] = _ReadOnlyList(plan.steps)
+            attributes["steps"] = ReadOnlyList(plan.steps)
             if self.persistence is not None:
-                attributes["metadata"] = _read_only(plan.metadata)
+                attributes["metadata"] = read_only(plan.metadata)
             attributes.update(plan.settings._asdict())
             self.started_at = plan.at
             self.workflow_type = plan.workflow_type
@@ -102,6 +112,8 @@ class View:
         """
         if not self.known and not self.busy:
             self.invalid = self.invalid and name != "status"
+            return
+        if name == "metadata" and self.persistence is None:
             return
         if not self.busy and self.persistence is None:
             # A run in memory is the object's own: what is shown, and now changed, is what it goes on from.
@@ -142,39 +154,3 @@ class View:
         start, end = data.get("start_time"), data.get("end_time")
         self.started_at = None if start is None else round(start * 1_000_000)
         self.ended_at = None if end is None else round(end * 1_000_000)
-
-
-def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
-    raise WorkflowExecutionError(
-        "The steps and metadata of a workflow that was started cannot be changed: they are pinned for the run. "
-        "Return what a step finds out in the data of its result."
-    )
-
-
-class _ReadOnlyList(list[Any]):
-    """A list that refuses to be changed."""
-
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-
-class _ReadOnlyDict(dict[str, Any]):
-    """A dictionary that refuses to be changed."""
-
-    update = pop = popitem = clear = setdefault = _refuse
-    __setitem__ = __delitem__ = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-def _read_only(value: Any) -> Any:
-    """Return JSON-like data that refuses to be changed, at any depth."""
-    if type(value) is dict:
-        return _ReadOnlyDict({key: _read_only(item) for key, item in value.items()})
-    if type(value) is list:
-        return _ReadOnlyList(map(_read_only, value))
-    return value

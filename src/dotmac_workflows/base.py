@@ -291,7 +291,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: It waits, ended, or is being undone.
         """
-        return await Verbs(self).record(lambda state, now: commands.pause(state, now, reason, actor))
+        return await Verbs(self).pause(reason, actor)
 
     async def cancel(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """End the run: undone where ``rollback_on_cancel`` is set.

@@ -12,7 +12,7 @@ from .errors import WorkflowConfigurationError
 from .persistence import Header, Leases, Persistence, Queries
 from .status import WorkflowStatus
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 WorkflowMaker: TypeAlias = type[Workflow] | Callable[[str, Persistence], Workflow]
 """A class, or what makes a workflow of an id and the store: for those that need more than these two."""
@@ -117,13 +117,13 @@ async def _carry_on(
     try:
         workflow = make(header, persistence)
         if workflow is None:
-            logger.info("Workflow %r is due and none of these.", header.workflow_id, extra=extra)
+            _logger.info("Workflow %r is due and none of these.", header.workflow_id, extra=extra)
             return None
         await Verbs(workflow).attach()
         if not await Verbs(workflow).carry_on():
             return None
     except Exception as error:
-        logger.exception("Workflow %r could not be carried on.", header.workflow_id, extra=extra)
+        _logger.exception("Workflow %r could not be carried on.", header.workflow_id, extra=extra)
         status = workflow.status if workflow is not None else header.status
         return Recovered(header.workflow_id, header.workflow_type, status, error)
     return Recovered(header.workflow_id, header.workflow_type, workflow.status, None)

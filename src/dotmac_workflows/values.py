@@ -21,7 +21,8 @@ What is under a tag may hold tagged values in turn. Nothing else is ever built: 
 imported. The text is ASCII, and no value is nested deeper than 100.
 
 Only exact types are accepted. A subclass (an IntEnum, an OrderedDict, a named tuple) would come back as its base, and
-a run that was resumed would then see something else than the one that was not. For the same reason an aware datetime
+a run that was resumed would then see something else than the one that was not. (What a workflow shows read-only of
+its own plan is written as the plain list or dict that it stands for.) For the same reason an aware datetime
 must have a `datetime.timezone` (its offset is kept, a name given to it is not) or a `zoneinfo.ZoneInfo` made from a
 key. The latter comes back at the same time on the wall, by the rules of the machine that reads it: the offset is
 there for people and for languages without a zone database.
@@ -31,8 +32,10 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any, NoReturn
 
+from ._read_only import ReadOnlyDict, ReadOnlyList
 from ._value_types import (
     BUILT_IN,
     BUILT_IN_TAGS,
@@ -51,6 +54,9 @@ from .errors import JournalCorruptError, PayloadTooLargeError, ResultNotSerializ
 __all__ = ["Codec", "CodecType", "JsonValue"]
 
 _TAG = "$"
+# What `_write_flat` looks at, so that a large value is seen to be too large before its text is made.
+_FEW = 20  # keys
+_SHORT = 1000  # characters of one string
 _MAX_DEPTH = 100
 # CPython neither reads nor writes ints of more digits, unless a process sets a limit of its own, which is 640 at least
 # (sys.int_info). Stores are shared between processes, so that a higher limit in one of them helps nobody.
@@ -102,6 +108,8 @@ class Codec:
             if type(value) is dict:
                 if not value:
                     return "{}"
+                if len(value) <= _FEW and (text := _write_flat(value)) is not None:
+                    return self._within_limit(text, path)
                 if _room_left(value, self._max_bytes, _MAX_DEPTH) >= 0:
                     try:
                         return self._within_limit(_dump(value), path)
@@ -223,6 +231,33 @@ class Codec:
         return value
 
 
+def _write_flat(value: dict[str, Any]) -> str | None:
+    """Return the JSON of what most results hold, a few short texts and numbers, at half the price; None: not that."""
+    parts = []
+    for key, item in value.items():
+        kind = type(item)
+        if kind is str:
+            if len(item) > _SHORT or not item.isascii():
+                return None
+            text = _text(item)
+        elif kind is int:
+            if not -_SAFE_INT_BOUND < item < _SAFE_INT_BOUND:
+                return None
+            text = repr(item)
+        elif kind is bool:
+            text = "true" if item else "false"
+        elif item is None:
+            text = "null"
+        elif kind is float and math.isfinite(item):
+            text = repr(item)
+        else:
+            return None
+        if type(key) is not str or key == _TAG or len(key) > _SHORT or not key.isascii():
+            return None
+        parts.append(f"{_text(key)}:{text}")
+    return f"{{{','.join(parts)}}}"
+
+
 def _room_left(value: Any, room: int, depth: int) -> int:
     """Tell whether a dict or list is plain JSON of exact types, for the C encoder to write as it is.
 
@@ -290,9 +325,9 @@ class _Conversion:
         if len(self._around) == _MAX_DEPTH:
             raise RefusedError(_TOO_DEEP)
         self._around.add(id(value))
-        if kind is list:
+        if kind is list or kind is ReadOnlyList:
             converted: Any = self._list(value)
-        elif kind is dict:
+        elif kind is dict or kind is ReadOnlyDict:
             converted = self._dict(value)
         else:
             converted = self._tagged(value)

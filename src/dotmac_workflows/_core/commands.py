@@ -56,10 +56,14 @@ def check_plan(plan: ev.WorkflowStarted, workflow_id: str) -> None:
         check_name(f"A step name of workflow {workflow_id!r}", step, workflow_id)
     check_settings(plan.settings, workflow_id)
     draft = plan.draft
-    if draft is not None and not 0 <= draft.current_step_index <= len(plan.steps):
+    if draft is None:
+        return
+    last = len(plan.steps) - (draft.status is WorkflowStatus.WAITING_APPROVAL)  # a run waits at one of its steps
+    if not 0 <= draft.current_step_index <= last:
+        instead = f"Set it to 0 up to {last}." if last >= 0 else "Give it the step that it waits at."
         raise WorkflowConfigurationError(
             f"current_step_index of workflow {workflow_id!r} is {draft.current_step_index}, but it has "
-            f"{len(plan.steps)} steps. Set it to 0 up to {len(plan.steps)}.",
+            f"{len(plan.steps)} steps and is {draft.status}. {instead}",
             workflow_id=workflow_id,
         )
 
@@ -97,7 +101,7 @@ def check_settings(settings: ev.Settings, workflow_id: str) -> None:
 def settle(result: WorkflowResult, now: int, exception: str | None = None, traceback: str | None = None) -> StepOutcome:
     """Return the fact that a step ended with a result."""
     if result.success:
-        return ev.StepSucceeded(now, result, result.requires_approval)
+        return ev.StepSucceeded(now, result, bool(result.requires_approval))
     return ev.StepFailed(now, result, exception, traceback)
 
 
@@ -156,8 +160,19 @@ def _is_open(state: RunState, verdict: Verdict, actor: str | None, gate: int | N
     )
 
 
-def pause(state: RunState, now: int, reason: str | None, actor: str | None) -> list[Event]:
-    """Hold the run before its next step: at once when nobody drives it."""
+def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool = False) -> list[Event]:
+    """Hold the run before its next step: at once when nobody drives it.
+
+    Args:
+        state: The state as read.
+        now: The instant of the request.
+        reason: Why, where they say.
+        actor: Who asks, where they say.
+        driven: Whether the caller's own object drives the run; one that lives in its object has no lease to tell.
+
+    Raises:
+        WorkflowExecutionError: There is nothing to hold.
+    """
     if state.status is WorkflowStatus.PAUSED or state.pausing:
         return []
     if state.status is not WorkflowStatus.RUNNING:
@@ -165,7 +180,7 @@ def pause(state: RunState, now: int, reason: str | None, actor: str | None) -> l
     if state.rollback is not None or state.rejected or state.cancelling is not None:
         raise _refusal(state, "cannot be paused", "It is being undone or cancelled; wait for that to end.")
     requested = ev.PauseRequested(now, actor, reason)
-    return [requested] if state.token is not None else [requested, ev.Paused(now)]
+    return [requested] if driven or state.token is not None else [requested, ev.Paused(now)]
 
 
 def resume(state: RunState, now: int, actor: str | None) -> list[Event]:

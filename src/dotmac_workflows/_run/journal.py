@@ -105,7 +105,11 @@ class StoredJournal:
         seq, digest = self.version, self._digest
         records = []
         for event in events:
-            kind, body = sealed[1] if sealed and sealed[0] is event else codec.encode(event, values)
+            try:
+                kind, body = sealed[1] if sealed and sealed[0] is event else codec.encode(event, values)
+            except WorkflowError as error:
+                error.workflow_id = workflow_id
+                raise
             seq += 1
             at = event.at
             digest = digest_of(digest, workflow_id, seq, kind, at, body)
@@ -123,11 +127,8 @@ class StoredJournal:
             ResultNotSerializableError: A value cannot be stored.
             PayloadTooLargeError: It is too large to be.
         """
-        row = codec.encode(event, self._values)
-        stored = codec.decode(row[0], event.at, row[1], self._values)
-        assert isinstance(stored, type(event))
-        self._sealed = stored, row
-        return stored
+        self._sealed = codec.seal(event, self._values)
+        return self._sealed[0]
 
 
 def digest_of(before: str, workflow_id: str, seq: int, kind: str, at: int, body: str) -> str:

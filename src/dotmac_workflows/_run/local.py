@@ -29,6 +29,7 @@ from ..errors import (
     ConcurrencyError,
     LeaseLostError,
     PersistenceError,
+    WorkflowError,
     WorkflowNotFoundError,
 )
 from ..persistence import LeaseChange, Leases
@@ -109,6 +110,8 @@ class LocalHost:
         self._task = asyncio.current_task()
         self._cancels = 0
         self._others_cancels = 0
+        self._cancelled_before = False
+        """Whether the cancel came before the step that is about to run was called."""
         self._lost: LeaseLostError | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -172,6 +175,8 @@ class LocalHost:
         """
         started = action.started
         error: Exception | None = None
+        if self._cancelled_before and type(action) is RunStep:
+            return [interrupted(action.started, self.now(), f"A cancel came before step {started.step!r} was called.")]
         self.action = action
         began = self._monotonic()
         try:
@@ -186,15 +191,28 @@ class LocalHost:
         finally:
             self.action = None
         elapsed = self._monotonic() - began
+        if elapsed < 0:
+            elapsed = 0.0  # not by a clock that keeps its promise
         if self._cancels:
             self._calm_down()
             if self._lost is not None:
                 raise self._lost
         if type(action) is RunStep:
-            if type(answer) is WorkflowResult and answer.success and answer.step == started.step and self._live:
-                # What `Outcomes.of_step` comes to for a step in memory when all is well.
+            if (
+                type(answer) is WorkflowResult
+                and answer.success is True
+                and answer.step == started.step
+                and answer.requires_approval is False
+            ):
+                # What `Outcomes.of_step` comes to when all is well.
                 answer.execution_time = elapsed
-                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
+                succeeded = new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))
+                if self._live is not None:
+                    return [succeeded]
+                try:
+                    return [self._journal.seal(succeeded)]
+                except WorkflowError:
+                    pass  # it cannot be stored: then that is what happened
             return [self._outcomes().of_step(started.step, answer, error, elapsed)]
         return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
 
@@ -217,9 +235,13 @@ class LocalHost:
     def interrupt(self) -> None:
         """Interrupt the step that runs, if one does; it is given time to end, and waited for.
 
-        Does nothing between steps, where the next append hears of it, and nothing to a step that calls it itself.
+        Does nothing to a step that calls it itself. One that was recorded to run and is not called yet (callbacks are
+        told first) is not called any more.
         """
-        if self.action is None or self._task is None or self._cancels or self._task is asyncio.current_task():
+        if self.action is None:
+            self._cancelled_before = True
+            return
+        if self._task is None or self._cancels or self._task is asyncio.current_task():
             return
         self._others_cancels = self._task.cancelling()
         self._cancel_task()
@@ -250,11 +272,12 @@ class LocalHost:
 
     def _heartbeat(self) -> None:
         self._arm_heartbeat()
-        if self.action is not None and (self._renewal is None or self._renewal.done()):
+        held = self._tenure is not None and self._tenure.in_place == self._tenure.token
+        if held and (self._renewal is None or self._renewal.done()):
             self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
-        """Renew the lease of a step that takes its time, and look at what was recorded meanwhile."""
+        """Renew the lease of a step or callback that takes its time, and look at what was recorded meanwhile."""
         tenure, journal = self._tenure, self._journal
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
