@@ -201,7 +201,11 @@ async def test_a_store_of_ones_own_fits_the_protocol_of_the_original() -> None:
     await mine.save(order)
     loaded = await mine.load("order-1")
     assert loaded is not None
-    assert (seen(loaded), await mine.delete("order-1"), await mine.load("order-1")) == (("completed", ["a"]), True, None)
+    assert (seen(loaded), await mine.delete("order-1"), await mine.load("order-1")) == (
+        ("completed", ["a"]),
+        True,
+        None,
+    )
 
 
 async def test_what_the_original_got_wrong_is_mended() -> None:

@@ -5,7 +5,21 @@ import logging
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Behaviour, Failing, Held, InTurn, Order, Store, asks, crashed_after, fails, seen, within
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Failing,
+    Held,
+    InTurn,
+    Order,
+    Store,
+    asks,
+    crashed_after,
+    fails,
+    seen,
+    within,
+)
 
 from dotmac_workflows import StepContext, WorkflowExecutionError, WorkflowResult
 

@@ -489,7 +489,9 @@ class Bare:
     def __init__(self) -> None:
         self.inner = InMemoryPersistence()
 
-    async def append(self, workflow_id: str, records: Any, *, expected_version: int, header: Any, lease: Any = None) -> None:
+    async def append(
+        self, workflow_id: str, records: Any, *, expected_version: int, header: Any, lease: Any = None
+    ) -> None:
         await self.inner.append(workflow_id, records, expected_version=expected_version, header=header)
 
     async def read(self, workflow_id: str, *, after: int = 0) -> Any:

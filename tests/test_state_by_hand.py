@@ -145,7 +145,9 @@ async def test_a_paused_draft_can_be_resumed_and_a_failed_one_retried(backend: B
 async def test_a_draft_whose_index_is_none_of_its_steps_is_refused(backend: Backend, index: int) -> None:
     order = backend.order()
     order.current_step_index = index
-    with pytest.raises(WorkflowConfigurationError, match=f"is {index}, but it has 3 steps and is pending. Set it to 0 up to 3"):
+    with pytest.raises(
+        WorkflowConfigurationError, match=f"is {index}, but it has 3 steps and is pending. Set it to 0 up to 3"
+    ):
         await order.execute()
     assert (order.ledger, await kinds(order)) == ([], [])
 

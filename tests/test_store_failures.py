@@ -4,7 +4,21 @@ import asyncio
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Behaviour, Failing, Order, Store, Wrapper, asks, fails, kinds, seen, steps_of, within
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Failing,
+    Order,
+    Store,
+    Wrapper,
+    asks,
+    fails,
+    kinds,
+    seen,
+    steps_of,
+    within,
+)
 
 from dotmac_workflows import PersistenceError, WorkflowStatus
 

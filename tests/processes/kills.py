@@ -134,7 +134,7 @@ class Lane:
         checked = await verify(store)
         if checked.problems or checked.workflows != len(self._scripts):
             raise Violation(f"invariant 14: {checked}")
-        effects = _effects(self.ledger)
+        effects = effects_of(self.ledger)
         for workflow_id, script in self._scripts.items():
             journal = [codec.decode(row.kind, row.at, row.body, Codec()) for row in await store.read(workflow_id)]
             try:
@@ -185,7 +185,7 @@ class Lane:
                 raise Violation(f"invariant 10 lost: {fact} was acknowledged {times} times")
 
 
-def _effects(ledger: Path) -> dict[str, list[Effect]]:
+def effects_of(ledger: Path) -> dict[str, list[Effect]]:
     """Return the lines of a ledger by workflow."""
     effects: dict[str, list[Effect]] = {}
     for text in ledger.read_text().splitlines() if ledger.exists() else ():

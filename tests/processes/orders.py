@@ -97,10 +97,10 @@ class Order(Workflow):
         return WorkflowResult(True, f"rollback_{step}")
 
 
-def order(workflow_id: str, script: Script, persistence: Persistence) -> Order:
+def order(workflow_id: str, script: Script, persistence: Persistence, kind: type[Order] = Order) -> Order:
     """Make an order that was not started."""
     metadata = {"behaviours": script.behaviours, "undoings": script.undoings}
-    made = Order(
+    made = kind(
         workflow_id,
         list(NAMES[: len(script.behaviours)]),
         {name: list(values) for name, values in metadata.items()},
