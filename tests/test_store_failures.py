@@ -4,8 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-
-from dotmac_workflows import PersistenceError, WorkflowStatus
 from workflows import (
     ABC,
     Backend,
@@ -21,6 +19,8 @@ from workflows import (
     steps_of,
     within,
 )
+
+from dotmac_workflows import PersistenceError, WorkflowStatus
 
 DOES: dict[str, Behaviour] = {"c": fails()}
 

@@ -282,10 +282,14 @@ class LocalHost:
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
         try:
-            version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            try:
+                version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            except LeaseLostError as error:
+                # Where the lease is gone, whoever had it has ended the run, or holds it at a gate.
+                owner = error.owner or (await journal.fresh().load()).owner
+                self._lose(action, _lease_lost(workflow_id, owner))
+                return
             state = await journal.fresh().load() if version != journal.version else None
-        except LeaseLostError as error:
-            self._lose(action, _lease_lost(workflow_id, error.owner))
         except PersistenceError:
             logger.warning("The lease of workflow %r could not be renewed; trying again.", workflow_id, exc_info=True)
         else:
