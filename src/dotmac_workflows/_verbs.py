@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from ._core import commands
 from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFailed, WorkflowStarted
@@ -48,6 +49,8 @@ logger = logging.getLogger("dotmac_workflows")
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
+_without_leases: "WeakSet[type]" = WeakSet()
+"""The classes of stores that were warned of."""
 
 
 class Verbs:
@@ -369,16 +372,28 @@ def type_name(workflow_class: type) -> str:
 
 
 def check_persistence(persistence: object, workflow_id: str) -> None:
-    """Refuse what cannot be a store.
+    """Refuse what cannot be a store, and warn, once a class, of one that cannot tell who drives.
 
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not isinstance(persistence, Persistence):
+    if persistence is None:
+        return
+    kind = type(persistence)
+    if not isinstance(persistence, Persistence):
         raise WorkflowConfigurationError(
-            f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
-            "all three. See dotmac_workflows.persistence.Persistence.",
+            f"persistence must have the methods append, read and delete; {kind.__name__} does not have all three. "
+            "See dotmac_workflows.persistence.Persistence.",
             workflow_id=workflow_id,
+        )
+    if not isinstance(persistence, Leases) and kind not in _without_leases:
+        _without_leases.add(kind)
+        logger.warning(
+            "%s does not have lease and renew (Leases): nobody can tell who drives a run, so execute() and resume() "
+            "take over whoever is running. That is safe, but the step in flight runs twice. See "
+            "dotmac_workflows.persistence.Leases.",
+            kind.__name__,
+            extra={"workflow_id": workflow_id},
         )
 
 
