@@ -75,6 +75,7 @@ class Verbs:
 
     async def execute(self) -> list[WorkflowResult]:
         """See `Workflow.execute`."""
+        ask: Ask = _nothing
         with self:
             if not self._view.known:
                 draft = self._view.draft(self._workflow)
@@ -90,9 +91,14 @@ class Verbs:
                         except ConcurrencyError:
                             if self._view.known or self._view.persistence is None:
                                 raise
+                            ask = self._start_after_all
                     elif not await self._is_stored():
                         return await self._show_invalid(problem)
-            return await self._go_on(lambda state, now: [])
+            return await self._go_on(ask)
+
+    def _start_after_all(self, state: RunState, now: int) -> list[Event]:
+        """Return the plan, where the run that refused it was deleted since; nothing where it is there."""
+        return [] if state.plan is not None else [self._plan(None)]
 
     async def go_on(self, ask: Ask, *, decides: bool = False) -> list[WorkflowResult]:
         """Record what `ask` answers, and drive on.
@@ -212,7 +218,7 @@ class Verbs:
             and self._workflow.status is WorkflowStatus.RUNNING
             and self.is_own_type(self._view.workflow_type)
         ):
-            await self.go_on(lambda state, now: [], decides=True)
+            await self.go_on(_nothing, decides=True)
         return self._answer()
 
     async def attach(self) -> None:
@@ -363,6 +369,11 @@ class Verbs:
 
     def _now(self) -> int:
         return self._workflow.runtime.clock.time_ns() // 1000
+
+
+def _nothing(state: RunState, now: int) -> list[Event]:
+    """Ask for nothing but to go on."""
+    return []
 
 
 def type_name(workflow_class: type) -> str:
