@@ -19,7 +19,6 @@ from dotmac_workflows import (
     InMemoryPersistence,
     JournalCorruptError,
     LeaseLostError,
-    Persistence,
     PersistenceError,
     Runtime,
     SQLitePersistence,
@@ -178,7 +177,8 @@ async def load(store: Persistence, judge: Judge, effects: list[str]) -> Judged:
 async def carry_through(store: Faulty, effects: list[str]) -> tuple[Judged, list[Exception]]:
     """Do what an application does: run, approve when asked, and after an error take the run up with a fresh object."""
     errors: list[Exception] = []
-    for start in itertools.chain([make], itertools.repeat(load)):
+    start = make
+    while True:
         assert len(errors) < 5, errors
         before = len(effects)
         try:
@@ -193,13 +193,9 @@ async def carry_through(store: Faulty, effects: list[str]) -> tuple[Judged, list
             for _ in range(10):
                 await asyncio.sleep(0)
             assert effects[before:] == happened, "it went on after it had raised"
-            if not await store.inner.read("order-1"):
-                effects.clear()  # nothing was started: from the beginning
-                start = make
-                store.judge.length = 0
-            continue
-        return workflow, errors
-    raise AssertionError
+            start = load if await store.inner.read("order-1") else make
+        else:
+            return workflow, errors
 
 
 async def open_store(kind: str, path: Path) -> Store:
@@ -224,7 +220,7 @@ CALLS = asyncio.run(count_calls())
 
 def test_the_calls_are_those_that_are_known() -> None:
     """One append a step and one for each start, and nothing read that need not be."""
-    assert Counter(CALLS) == {"append": 10, "read": 1}
+    assert Counter(CALLS) == {"append": 9, "read": 1}
 
 
 @pytest.mark.parametrize("way", ["before", "after", "hangs before", "hangs after", "raw"])
@@ -252,7 +248,7 @@ async def test_a_fault_is_raised_and_a_fresh_object_goes_on(kind: str, at: int, 
 
 
 @pytest.mark.parametrize("way", ["before", "after"])
-@pytest.mark.parametrize("at", range(1, 40))
+@pytest.mark.parametrize("at", range(1, 16))
 async def test_the_very_same_object_goes_on_too(at: int, way: Way) -> None:
     """Also where a fault hits a verb that resumes after a fault: two are placed, one `at`, one three calls later."""
     store = Faulty(InMemoryPersistence(), make_judge(), at=at, way=way)
@@ -268,8 +264,6 @@ async def test_the_very_same_object_goes_on_too(at: int, way: Way) -> None:
         except FaultError:
             raised += 1
             store.at = at + 3 if raised == 1 else 0
-            if not await store.inner.read("order-1"):
-                effects.clear()
     assert raised == (2 if at + 3 <= len(store.calls) else 1 if at <= len(store.calls) else 0)
     assert shape(workflow.results) == CLEAN
     store.judge.finished(str(workflow.status), workflow.rollback_status)
@@ -289,9 +283,12 @@ async def test_while_the_store_is_down_nothing_runs_and_every_verb_says_so(at: i
     store = Lasting(InMemoryPersistence(), make_judge(), at=at, way="after")
     effects: list[str] = []
     workflow = await make(store, store.judge, effects)
-    with pytest.raises(FaultError):
+    try:
         await workflow.execute()
         await workflow.approve_and_continue()
+    except FaultError:
+        pass
+    assert store.fault is not None
     happened = list(effects)
     for verb in ("execute", "resume", "approve", "reject", "pause", "cancel", "retry", "approve_and_continue"):
         with pytest.raises(FaultError):
@@ -325,7 +322,7 @@ class TestConflicts:
             self.appends += 1
 
     @pytest.mark.parametrize("refusals", [1, 2, 7, 100])
-    @pytest.mark.parametrize("from_append", range(1, 11))
+    @pytest.mark.parametrize("from_append", range(1, 10))
     async def test_a_storm_of_them_changes_nothing(self, from_append: int, refusals: int) -> None:
         store = self.Stormy(refusals, from_append)
         workflow = Judged("order-1", STEPS, persistence=store)
@@ -498,14 +495,6 @@ class TestHeartbeat:
         loop.call_later(0.05, fired.set_result, None)  # five beats of the heart
         await fired
         assert store.asked == asked
-
-
-class Elsewhere(Scripted):
-    """The same workflow on a machine whose clock is an hour ahead, so that every lease has expired there."""
-
-    clock = FakeClock()
-    runtime = Runtime(clock=clock)
-    workflow_type = "Scripted"
 
 
 class TestTakenOver:
