@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from ._checks import check_name, check_plan, plain_steps
 from ._core import commands
@@ -49,6 +50,8 @@ logger = logging.getLogger("dotmac_workflows")
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
+_without_leases: "WeakSet[type]" = WeakSet()
+"""The classes of stores that were warned of."""
 
 
 class Verbs:
@@ -73,6 +76,7 @@ class Verbs:
 
     async def execute(self) -> list[WorkflowResult]:
         """See `Workflow.execute`."""
+        ask: Ask = _nothing
         with self:
             if not self._view.known:
                 draft = self._view.draft(self._workflow)
@@ -88,9 +92,14 @@ class Verbs:
                         except ConcurrencyError:
                             if self._view.known or self._view.persistence is None:
                                 raise
+                            ask = self._start_after_all
                     elif not await self._is_stored():
                         return await self._show_invalid(problem)
-            return await self._go_on(lambda state, now: [])
+            return await self._go_on(ask)
+
+    def _start_after_all(self, state: RunState, now: int) -> list[Event]:
+        """Return the plan, where the run that refused it was deleted since; nothing where it is there."""
+        return [] if state.plan is not None else [self._plan(None)]
 
     async def go_on(self, ask: Ask, *, decides: bool = False) -> list[WorkflowResult]:
         """Record what `ask` answers, and drive on.
@@ -210,7 +219,7 @@ class Verbs:
             and self._workflow.status is WorkflowStatus.RUNNING
             and self.is_own_type(self._view.workflow_type)
         ):
-            await self.go_on(lambda state, now: [], decides=True)
+            await self.go_on(_nothing, decides=True)
         return self._answer()
 
     async def attach(self) -> None:
@@ -368,6 +377,11 @@ class Verbs:
         return self._workflow.runtime.clock.time_ns() // 1000
 
 
+def _nothing(state: RunState, now: int) -> list[Event]:
+    """Ask for nothing but to go on."""
+    return []
+
+
 def type_name(workflow_class: type) -> str:
     """Return what a store calls a class: its own ``workflow_type``, else its name."""
     own = vars(workflow_class).get("workflow_type")
@@ -375,16 +389,28 @@ def type_name(workflow_class: type) -> str:
 
 
 def check_persistence(persistence: object, workflow_id: str) -> None:
-    """Refuse what cannot be a store.
+    """Refuse what cannot be a store, and warn, once a class, of one that cannot tell who drives.
 
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not is_persistence(persistence):
+    if persistence is None:
+        return
+    kind = type(persistence)
+    if not is_persistence(persistence):
         raise WorkflowConfigurationError(
-            f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
-            "all three. See dotmac_workflows.persistence.Persistence.",
+            f"persistence must have the methods append, read and delete; {kind.__name__} does not have all three. "
+            "See dotmac_workflows.persistence.Persistence.",
             workflow_id=workflow_id,
+        )
+    if not has_leases(persistence) and kind not in _without_leases:
+        _without_leases.add(kind)
+        logger.warning(
+            "%s does not have lease and renew (Leases): nobody can tell who drives a run, so execute() and resume() "
+            "take over whoever is running. That is safe, but the step in flight runs twice. See "
+            "dotmac_workflows.persistence.Leases.",
+            kind.__name__,
+            extra={"workflow_id": workflow_id},
         )
 
 

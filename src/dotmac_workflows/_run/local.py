@@ -28,7 +28,6 @@ from .._core.state import RunState, apply
 from ..errors import (
     ConcurrencyError,
     LeaseLostError,
-    PersistenceError,
     WorkflowError,
     WorkflowNotFoundError,
 )
@@ -290,7 +289,7 @@ class LocalHost:
                 self._lose(action, _lease_lost(workflow_id, owner))
                 return
             state = await journal.fresh().load() if version != journal.version else None
-        except PersistenceError:
+        except Exception:  # whatever a backend of one's own raises: the step goes on, and its append will tell
             logger.warning("The lease of workflow %r could not be renewed; trying again.", workflow_id, exc_info=True)
         else:
             if state is not None and state.token != tenure.token:
@@ -321,7 +320,7 @@ class LocalHost:
                 except ConcurrencyError:
                     continue
                 return
-        except PersistenceError:
+        except Exception:  # what the run was left for is on its way, and matters more
             logger.warning(
                 "The lease of workflow %r could not be let go; it expires by itself.",
                 self._subject.workflow_id,
