@@ -20,12 +20,18 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture(params=["live", "memory", "sqlite"])
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    """Each place that a run can be kept in; ``live`` is the object itself."""
+async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store | None]:
+    """Each place that a run can be kept in; None (``live``) is the object itself."""
     if request.param == "live":
-        yield Backend(None)
+        yield None
     elif request.param == "memory":
-        yield Backend(InMemoryPersistence())
+        yield InMemoryPersistence()
     else:
         async with SQLitePersistence(tmp_path / "journals.db") as opened:
-            yield Backend(opened)
+            yield opened
+
+
+@pytest.fixture
+def backend(any_store: Store | None) -> Backend:
+    """The same, with what makes workflows there."""
+    return Backend(any_store)

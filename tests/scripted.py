@@ -19,7 +19,7 @@ class Effect(NamedTuple):
 
 
 class Scripted(Workflow):
-    """Does what `script` says for a step: a value is returned, an exception raised, a function called with the workflow.
+    """Does what `script` says for a step: returns a value, raises an exception, calls a function with the workflow.
 
     Steps that the script does not name succeed, and so do their rollbacks.
     """

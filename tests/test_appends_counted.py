@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from workflows import ABC, Order, Store, Wrapper, asks, crashed_after, fails, nothing, seen
 
 from dotmac_workflows import Workflow
+from workflows import ABC, Order, Store, Wrapper, asks, crashed_after, fails, nothing, seen
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 50])

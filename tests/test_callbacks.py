@@ -5,9 +5,9 @@ import logging
 from typing import Any
 
 import pytest
-from workflows import Backend, Failing, Held, Order, Store, Told, asks, crashed_after, fails, kinds, seen, within
 
 from dotmac_workflows import PersistenceError, Workflow, WorkflowResult, WorkflowStatus
+from workflows import Backend, Failing, Held, Order, Store, Told, asks, crashed_after, fails, kinds, seen, within
 
 NAMES = (
     "on_step_started",

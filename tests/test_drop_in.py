@@ -4,10 +4,10 @@ import copy
 from typing import Any
 
 import pytest
-from workflows import Backend, Order, Told, asks, fails, seen, steps_of
 
 import dotmac_workflows
 from dotmac_workflows import base, persistence, result, status, types
+from workflows import Backend, Order, Told, asks, fails, seen, steps_of
 
 
 def test_the_import_paths_of_the_original_keep_working() -> None:
@@ -201,7 +201,11 @@ async def test_a_store_of_ones_own_fits_the_protocol_of_the_original() -> None:
     await mine.save(order)
     loaded = await mine.load("order-1")
     assert loaded is not None
-    assert (seen(loaded), await mine.delete("order-1"), await mine.load("order-1")) == (("completed", ["a"]), True, None)
+    assert (seen(loaded), await mine.delete("order-1"), await mine.load("order-1")) == (
+        ("completed", ["a"]),
+        True,
+        None,
+    )
 
 
 async def test_what_the_original_got_wrong_is_mended() -> None:

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Held, Order, Store, Wrapper, asks, events, seen, within
 
 from dotmac_workflows import (
     LeaseLostError,
@@ -17,6 +16,7 @@ from dotmac_workflows import (
 from dotmac_workflows._core.events import Claimed, StepStarted
 from dotmac_workflows.persistence import Header, Lease, LeaseChange
 from dotmac_workflows.testing import FakeClock
+from workflows import ABC, Backend, Held, Order, Store, Wrapper, asks, events, seen, within
 
 
 def order_of(store: Any, clock: FakeClock, **init: Any) -> Order:

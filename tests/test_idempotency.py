@@ -5,9 +5,23 @@ import logging
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Behaviour, Failing, Held, InTurn, Order, Store, asks, crashed_after, fails, seen, within
 
 from dotmac_workflows import StepContext, WorkflowExecutionError, WorkflowResult
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Failing,
+    Held,
+    InTurn,
+    Order,
+    Store,
+    asks,
+    crashed_after,
+    fails,
+    seen,
+    within,
+)
 
 
 def notes(contexts: list[StepContext], then: Behaviour | None = None) -> Behaviour:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import PersistenceError, WorkflowResult, WorkflowStatus
+from dotmac_workflows._core.events import StepStarted
 from workflows import (
     ABC,
     Backend,
@@ -26,9 +29,6 @@ from workflows import (
     seen,
     within,
 )
-
-from dotmac_workflows import PersistenceError, WorkflowResult, WorkflowStatus
-from dotmac_workflows._core.events import StepStarted
 
 
 class Shutdown(BaseException):

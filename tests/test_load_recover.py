@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Behaviour, Held, Order, Store, asks, crashed_after, fails, kinds, seen, within
 
 from dotmac_workflows import (
     JournalCorruptError,
@@ -28,6 +27,7 @@ from dotmac_workflows._core.codec import encode
 from dotmac_workflows._core.events import StepStarted
 from dotmac_workflows.persistence import InMemoryPersistence
 from dotmac_workflows.values import Codec
+from workflows import ABC, Backend, Behaviour, Held, Order, Store, asks, crashed_after, fails, kinds, seen, within
 
 # Load.
 
@@ -489,7 +489,9 @@ class Bare:
     def __init__(self) -> None:
         self.inner = InMemoryPersistence()
 
-    async def append(self, workflow_id: str, records: Any, *, expected_version: int, header: Any, lease: Any = None) -> None:
+    async def append(
+        self, workflow_id: str, records: Any, *, expected_version: int, header: Any, lease: Any = None
+    ) -> None:
         await self.inner.append(workflow_id, records, expected_version=expected_version, header=header)
 
     async def read(self, workflow_id: str, *, after: int = 0) -> Any:

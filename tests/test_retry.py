@@ -1,6 +1,9 @@
 """`retry()`: a failed run goes forward again, from where its rollback left it."""
 
 import pytest
+
+from dotmac_workflows import WorkflowExecutionError, WorkflowResult, WorkflowStatus
+from dotmac_workflows._core.events import Retried, StepFailed, StepStarted
 from workflows import (
     Backend,
     InTurn,
@@ -14,9 +17,6 @@ from workflows import (
     seen,
     steps_of,
 )
-
-from dotmac_workflows import WorkflowExecutionError, WorkflowResult, WorkflowStatus
-from dotmac_workflows._core.events import Retried, StepFailed, StepStarted
 
 
 async def test_when_nothing_was_rolled_back_it_runs_from_the_failed_step(backend: Backend) -> None:

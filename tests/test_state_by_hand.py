@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from workflows import Backend, Held, Order, Store, asks, events, fails, kinds, seen, steps_of, within
 
 from dotmac_workflows import WorkflowConfigurationError, WorkflowExecutionError, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core.events import WorkflowStarted
+from workflows import Backend, Held, Order, Store, asks, events, fails, kinds, seen, steps_of, within
 
 ATTRIBUTES: dict[str, Any] = {
     "status": WorkflowStatus.PENDING,
@@ -145,7 +145,9 @@ async def test_a_paused_draft_can_be_resumed_and_a_failed_one_retried(backend: B
 async def test_a_draft_whose_index_is_none_of_its_steps_is_refused(backend: Backend, index: int) -> None:
     order = backend.order()
     order.current_step_index = index
-    with pytest.raises(WorkflowConfigurationError, match=f"is {index}, but it has 3 steps and is pending. Set it to 0 up to 3"):
+    with pytest.raises(
+        WorkflowConfigurationError, match=f"is {index}, but it has 3 steps and is pending. Set it to 0 up to 3"
+    ):
         await order.execute()
     assert (order.ledger, await kinds(order)) == ([], [])
 

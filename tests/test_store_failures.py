@@ -4,9 +4,23 @@ import asyncio
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Behaviour, Failing, Order, Store, Wrapper, asks, fails, kinds, seen, steps_of, within
 
 from dotmac_workflows import PersistenceError, WorkflowStatus
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Failing,
+    Order,
+    Store,
+    Wrapper,
+    asks,
+    fails,
+    kinds,
+    seen,
+    steps_of,
+    within,
+)
 
 DOES: dict[str, Behaviour] = {"c": fails()}
 

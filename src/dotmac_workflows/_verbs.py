@@ -36,7 +36,7 @@ from .errors import (
     WorkflowExecutionError,
     WorkflowNotFoundError,
 )
-from .persistence import Leases, Persistence
+from .persistence._protocol import has_leases, is_persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
 
@@ -142,7 +142,7 @@ class Verbs:
     async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
-            leases = self._view.persistence if isinstance(self._view.persistence, Leases) else None
+            leases = self._view.persistence if has_leases(self._view.persistence) else None
             tenure = Tenure(os.urandom(16).hex(), state.token, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
@@ -263,8 +263,9 @@ class Verbs:
     def _plan(self, draft: Draft | None) -> WorkflowStarted:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
+        steps = commands.plain_steps(w.steps, w.workflow_id)
         plan = WorkflowStarted(
-            self._now(), os.urandom(16).hex(), type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
+            self._now(), os.urandom(16).hex(), type_name(type(w)), steps, settings, w.metadata, draft
         )
         commands.check_plan(plan, w.workflow_id)
         return plan
@@ -304,7 +305,7 @@ class Verbs:
 
     async def _held_by_another(self, state: RunState) -> str | None:
         """Tell who drives a run, for a message; None: nobody, or nobody alive."""
-        if state.token is None or not isinstance(self._view.persistence, Leases):
+        if state.token is None or not has_leases(self._view.persistence):
             return None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
@@ -345,7 +346,7 @@ class Verbs:
         """Hold a fresh object against the stored run that it turned out to be."""
         w = self._workflow
         self._check_class(plan, driving=False)
-        if w.steps and tuple(w.steps) != plan.steps:
+        if w.steps and commands.plain_steps(w.steps, w.workflow_id) != plan.steps:
             raise WorkflowDefinitionError(
                 f"Workflow {w.workflow_id!r} was started with the steps {list(plan.steps)}, not {list(w.steps)}. "
                 "Use another id for a new run, or load() this one, which keeps its own steps.",
@@ -378,7 +379,7 @@ def check_persistence(persistence: object, workflow_id: str) -> None:
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not isinstance(persistence, Persistence):
+    if persistence is not None and not is_persistence(persistence):
         raise WorkflowConfigurationError(
             f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
             "all three. See dotmac_workflows.persistence.Persistence.",

@@ -5,8 +5,9 @@ commit, so that nothing is ever seen that was not recorded. Before a run they ar
 set becomes the run's draft; once a run is driven or stored, setting them is refused.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from ._core.commands import check_draft
 from ._core.events import Draft, Settings
 from ._core.state import RunState
 from ._read_only import ReadOnlyList, read_only
@@ -132,14 +133,18 @@ class View:
         self.invalid, self._shown = True, None
 
     def draft(self, w: "Workflow") -> Draft | None:
-        """Return what was set by hand before the run, if anything was."""
+        """Return what was set by hand before the run, if anything was.
+
+        Raises:
+            WorkflowConfigurationError: It is of types that a run's state is not of.
+        """
         if self.invalid:
             return None
         if w.status is WorkflowStatus.PENDING and not (
             w.current_step_index or w.results or w.pending_approval_step or w.approval_data
         ):
             return None
-        return Draft(
+        draft = Draft(
             w.status,
             w.current_step_index,
             tuple(w.results),
@@ -147,10 +152,15 @@ class View:
             w.approval_data,
             self.rollback_status,
         )
+        check_draft(draft, w.workflow_id)
+        return draft
 
     def show_draft(self, data: dict[str, Any]) -> None:
         """Show of a draft what has no attribute of its own."""
-        self.rollback_status = data.get("rollback_status", "none")
+        rollback_status = data.get("rollback_status", "none")
+        if rollback_status not in get_args(RollbackStatus):
+            raise ValueError(f"{rollback_status!r} is not a valid rollback_status")
+        self.rollback_status = rollback_status
         start, end = data.get("start_time"), data.get("end_time")
         self.started_at = None if start is None else round(start * 1_000_000)
         self.ended_at = None if end is None else round(end * 1_000_000)

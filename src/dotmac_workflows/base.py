@@ -141,7 +141,7 @@ class Workflow:
         workflow_class: type = type(self)
         vars(self).update(
             _unset(workflow_class),
-            workflow_id=workflow_id or str(uuid.uuid4()),
+            workflow_id=commands.plain(workflow_id) or str(uuid.uuid4()),
             steps=steps if steps is not None else [],
             metadata=metadata if metadata is not None else {},
             status=WorkflowStatus.PENDING,
@@ -340,6 +340,8 @@ class Workflow:
             WorkflowDefinitionError: The run is of another type. `Workflow` itself loads any, to look and decide.
             JournalCorruptError: Its journal is damaged.
         """
+        workflow_id = commands.plain(workflow_id)
+        commands.check_name("A workflow id", workflow_id)
         workflow = call_constructor(cls, workflow_id=workflow_id, persistence=persistence, **init)
         await Verbs(workflow).attach()
         return workflow

@@ -32,6 +32,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any, NoReturn
 
 from ._read_only import ReadOnlyDict, ReadOnlyList
@@ -53,6 +54,9 @@ from .errors import JournalCorruptError, PayloadTooLargeError, ResultNotSerializ
 __all__ = ["Codec", "CodecType", "JsonValue"]
 
 _TAG = "$"
+# What `_write_flat` looks at, so that a large value is seen to be too large before its text is made.
+_FEW = 20  # keys
+_SHORT = 1000  # characters of one string
 _MAX_DEPTH = 100
 # CPython neither reads nor writes ints of more digits, unless a process sets a limit of its own, which is 640 at least
 # (sys.int_info). Stores are shared between processes, so that a higher limit in one of them helps nobody.
@@ -104,6 +108,8 @@ class Codec:
             if type(value) is dict:
                 if not value:
                     return "{}"
+                if len(value) <= _FEW and (text := _write_flat(value)) is not None:
+                    return self._within_limit(text, path)
                 if _room_left(value, self._max_bytes, _MAX_DEPTH) >= 0:
                     try:
                         return self._within_limit(_dump(value), path)
@@ -223,6 +229,33 @@ class Codec:
         if type(value) is not entry.type:
             raise _failed("from_json", entry, f"returned a {type(value).__qualname__}")
         return value
+
+
+def _write_flat(value: dict[str, Any]) -> str | None:
+    """Return the JSON of what most results hold, a few short texts and numbers, at half the price; None: not that."""
+    parts = []
+    for key, item in value.items():
+        kind = type(item)
+        if kind is str:
+            if len(item) > _SHORT or not item.isascii():
+                return None
+            text = _text(item)
+        elif kind is int:
+            if not -_SAFE_INT_BOUND < item < _SAFE_INT_BOUND:
+                return None
+            text = repr(item)
+        elif kind is bool:
+            text = "true" if item else "false"
+        elif item is None:
+            text = "null"
+        elif kind is float and math.isfinite(item):
+            text = repr(item)
+        else:
+            return None
+        if type(key) is not str or key == _TAG or len(key) > _SHORT or not key.isascii():
+            return None
+        parts.append(f"{_text(key)}:{text}")
+    return f"{{{','.join(parts)}}}"
 
 
 def _room_left(value: Any, room: int, depth: int) -> int:

@@ -296,6 +296,8 @@ def _cancel_requested(state: RunState, event: ev.CancelRequested) -> None:
 
 
 def _rollback_started(state: RunState, event: ev.RollbackStarted) -> None:
+    if state.rollback is not None:
+        raise _misfit(state, event, "the run had turned round already")
     ends_in = WorkflowStatus.CANCELLED if state.cancelling or state.rejected else WorkflowStatus.FAILED
     state.rollback = Rollback(ends_in, state.undoable)
     state.undoable = []
@@ -303,6 +305,8 @@ def _rollback_started(state: RunState, event: ev.RollbackStarted) -> None:
 
 
 def _rollback_step_started(state: RunState, event: RollbackStepStarted) -> None:
+    if state.rollback is None or not state.rollback.todo:
+        raise _misfit(state, event, "nothing was left to undo")
     state.undoing = event
     state.rollback_visits[event.step] = event.visit
 
@@ -319,6 +323,8 @@ def _rollback_step_ended(state: RunState, event: ev.RollbackOutcome) -> None:
 
 
 def _rollback_finished(state: RunState, event: ev.RollbackFinished) -> None:
+    if state.rollback is None:
+        raise _misfit(state, event, "no rollback was under way")
     state.rollback_status = "done" if event.complete else "incomplete"
 
 

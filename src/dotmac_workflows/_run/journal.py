@@ -127,11 +127,8 @@ class StoredJournal:
             ResultNotSerializableError: A value cannot be stored.
             PayloadTooLargeError: It is too large to be.
         """
-        row = codec.encode(event, self._values)
-        stored = codec.decode(row[0], event.at, row[1], self._values)
-        assert isinstance(stored, type(event))
-        self._sealed = stored, row
-        return stored
+        self._sealed = codec.seal(event, self._values)
+        return self._sealed[0]
 
 
 def digest_of(before: str, workflow_id: str, seq: int, kind: str, at: int, body: str) -> str:

@@ -29,6 +29,7 @@ from ..errors import (
     ConcurrencyError,
     LeaseLostError,
     PersistenceError,
+    WorkflowError,
     WorkflowNotFoundError,
 )
 from ..persistence import LeaseChange, Leases
@@ -202,11 +203,16 @@ class LocalHost:
                 and answer.success is True
                 and answer.step == started.step
                 and answer.requires_approval is False
-                and self._live
             ):
-                # What `Outcomes.of_step` comes to for a step in memory when all is well.
+                # What `Outcomes.of_step` comes to when all is well.
                 answer.execution_time = elapsed
-                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))]
+                succeeded = new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))
+                if self._live is not None:
+                    return [succeeded]
+                try:
+                    return [self._journal.seal(succeeded)]
+                except WorkflowError:
+                    pass  # it cannot be stored: then that is what happened
             return [self._outcomes().of_step(started.step, answer, error, elapsed)]
         return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
 
@@ -266,11 +272,12 @@ class LocalHost:
 
     def _heartbeat(self) -> None:
         self._arm_heartbeat()
-        if self.action is not None and (self._renewal is None or self._renewal.done()):
+        held = self._tenure is not None and self._tenure.in_place == self._tenure.token
+        if held and (self._renewal is None or self._renewal.done()):
             self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
-        """Renew the lease of a step that takes its time, and look at what was recorded meanwhile."""
+        """Renew the lease of a step or callback that takes its time, and look at what was recorded meanwhile."""
         tenure, journal = self._tenure, self._journal
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
