@@ -15,6 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from ._checks import check_name, check_plan, plain_steps
 from ._core import commands
 from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFailed, WorkflowStarted
 from ._core.state import RunState, fold, replay
@@ -248,7 +249,7 @@ class Verbs:
     def _journal(self) -> Journal:
         workflow_id = self._workflow.workflow_id
         if self._view.persistence is not None:
-            commands.check_name("A workflow id", workflow_id)
+            check_name("A workflow id", workflow_id)
             return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
         if self._view.live is None:
             self._view.live = LiveJournal(workflow_id)
@@ -262,11 +263,11 @@ class Verbs:
     def _plan(self, draft: Draft | None) -> WorkflowStarted:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
-        steps = commands.plain_steps(w.steps, w.workflow_id)
+        steps = plain_steps(w.steps, w.workflow_id)
         plan = WorkflowStarted(
             self._now(), os.urandom(16).hex(), type_name(type(w)), steps, settings, w.metadata, draft
         )
-        commands.check_plan(plan, w.workflow_id)
+        check_plan(plan, w.workflow_id)
         return plan
 
     def _sealed(self, journal: Journal, events: list[Event]) -> list[Event]:
@@ -350,7 +351,7 @@ class Verbs:
         """Hold a fresh object against the stored run that it turned out to be."""
         w = self._workflow
         self._check_class(plan, driving=False)
-        if w.steps and commands.plain_steps(w.steps, w.workflow_id) != plan.steps:
+        if w.steps and plain_steps(w.steps, w.workflow_id) != plan.steps:
             raise WorkflowDefinitionError(
                 f"Workflow {w.workflow_id!r} was started with the steps {list(plan.steps)}, not {list(w.steps)}. "
                 "Use another id for a new run, or load() this one, which keeps its own steps.",
