@@ -1,6 +1,7 @@
 """A scripted workflow for the tests of the contract, and what lets them look at a run from outside the engine."""
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ def fails(code: str = "declined", message: str | None = None) -> Behaviour:
 
 def raises(error: BaseException) -> Behaviour:
     def behaviour(workflow: Order, name: str) -> None:
-        raise error
+        raise copy.copy(error)  # one that is raised again and again keeps the frames of all runs
 
     return behaviour
 

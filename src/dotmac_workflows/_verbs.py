@@ -9,7 +9,6 @@ What a caller sees on the object is published after each commit; see `_view`.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._run.logs import keys, log_facts, logger
 from ._run.outcomes import said
 from ._view import View
 from .errors import (
@@ -44,8 +44,6 @@ from .status import WorkflowStatus
 
 if TYPE_CHECKING:
     from .base import Workflow
-
-logger = logging.getLogger("dotmac_workflows")
 
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
@@ -188,6 +186,7 @@ class Verbs:
                     await journal.append(state, [*draft, *events])
                 except ConcurrencyError:
                     continue
+                log_facts(state, [*draft, *events])
             if events and not self._view.busy:
                 self._publish(state)
             return self._answer()
@@ -293,7 +292,12 @@ class Verbs:
         try:
             result: object = await w.validate()
         except Exception as error:
-            logger.error("validate() of workflow %r raised.", w.workflow_id, exc_info=error)
+            logger.error(
+                "validate() of workflow %r raised.",
+                w.workflow_id,
+                exc_info=error,
+                extra=keys(w.workflow_id, type_name(type(w)), "validation_raised"),
+            )
             message = f"validate() raised {said(error)}"
             return WorkflowResult(False, "validation", error="validation_error", message=message)
         if not isinstance(result, WorkflowResult):
@@ -370,7 +374,7 @@ class Verbs:
                 "Workflow %r was started with other values of %s; those it was started with are used.",
                 w.workflow_id,
                 ", ".join(other),
-                extra={"workflow_id": w.workflow_id, "workflow_type": plan.workflow_type},
+                extra=keys(w.workflow_id, plan.workflow_type, "plan_differs"),
             )
 
     def _now(self) -> int:

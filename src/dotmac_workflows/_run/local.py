@@ -37,10 +37,9 @@ from . import callbacks, lease
 from .callbacks import Callback
 from .drive import Conflict
 from .journal import Journal, LiveJournal, StoredJournal
+from .logs import keys, log_facts, logger
 from .outcomes import Outcomes
 from .runtime import Runtime
-
-logger = logging.getLogger("dotmac_workflows")
 
 
 class Subject(Protocol):
@@ -143,7 +142,7 @@ class LocalHost:
         self.run = state.plan
         self._publish(state)
         if self._log:
-            callbacks.log(state, events)
+            log_facts(state, events)
         subject = self._subject
         if state.attention or subject.on_step_completed is not None or subject.on_step_started is not None:
             await callbacks.tell(subject, state, events)
@@ -212,12 +211,12 @@ class LocalHost:
                     return [self._journal.seal(succeeded)]
                 except WorkflowError:
                     pass  # it cannot be stored: then that is what happened
-            return [self._outcomes().of_step(started.step, answer, error, elapsed)]
-        return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
+            return [self._outcomes(started.attempt).of_step(started.step, answer, error, elapsed)]
+        return [self._outcomes(started.attempt).of_rollback(started.step, answer, error, elapsed)]
 
-    def _outcomes(self) -> Outcomes:
+    def _outcomes(self, attempt: int) -> Outcomes:
         assert self.run is not None, "nothing runs before its start was committed"
-        return Outcomes(self._subject.workflow_id, self.run.workflow_type, self._journal, self.now)
+        return Outcomes(self._subject.workflow_id, self.run.workflow_type, attempt, self._journal, self.now)
 
     def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
         """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
@@ -290,7 +289,12 @@ class LocalHost:
                 return
             state = await journal.fresh().load() if version != journal.version else None
         except Exception:  # whatever a backend of one's own raises: the step goes on, and its append will tell
-            logger.warning("The lease of workflow %r could not be renewed; trying again.", workflow_id, exc_info=True)
+            logger.warning(
+                "The lease of workflow %r could not be renewed; trying again.",
+                workflow_id,
+                exc_info=True,
+                extra=self._keys("lease_not_renewed"),
+            )
         else:
             if state is not None and state.token != tenure.token:
                 self._lose(action, _lease_lost(workflow_id, state.owner))
@@ -325,7 +329,11 @@ class LocalHost:
                 "The lease of workflow %r could not be let go; it expires by itself.",
                 self._subject.workflow_id,
                 exc_info=True,
+                extra=self._keys("lease_not_released"),
             )
+
+    def _keys(self, event: str) -> dict[str, object]:
+        return keys(self._subject.workflow_id, self.run.workflow_type if self.run is not None else None, event)
 
     def close(self) -> None:
         """Stop the heartbeat."""
