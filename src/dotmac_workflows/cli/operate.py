@@ -13,7 +13,7 @@ from .exits import DONE, REFUSED, CommandError
 from .loading import WatchedStore, open_store, read_object
 from .standing import load_any, not_found, read_standing, what_next
 from .terminal import Styled
-from .wording import status_part
+from .wording import status_phrase
 
 _ENDED = (WorkflowStatus.COMPLETED, WorkflowStatus.FAILED, WorkflowStatus.CANCELLED)
 
@@ -66,7 +66,7 @@ def _record(context: Context, what: str, verb: Callable[[Workflow], Awaitable[An
         if standing is None:
             raise not_found(workflow_id, store)
         status = standing.state.status
-        context.out.line(f"{workflow_id!r} was {what} by {context.actor}. It is ", status_part(status), ".")
+        context.out.line(f"{workflow_id!r} was {what} by {context.actor}; it ", status_phrase(status), ".")
         context.tell(*what_next(standing, context.commands()))
         return DONE
 

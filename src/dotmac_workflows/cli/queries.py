@@ -19,7 +19,7 @@ from .loading import WatchedStore, open_store
 from .standing import PlainCodec, Standing, driver_of, not_found, what_next
 from .terminal import Column, Part, Styled, Table
 from .timeline import Row, body_of, timeline
-from .wording import day, duration, iso, status_part, time_of_day
+from .wording import day, duration, iso, status_part, status_phrase, time_of_day
 
 _PAGE = 500
 _LIST = (Column("ID"), Column("TYPE", 6), Column("STATUS"), Column("LAST CHANGE (UTC)", 10), Column("NOTE", 10))
@@ -224,8 +224,8 @@ def show(context: Context) -> int:
 
 def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: Standing | None) -> None:
     out = context.out
-    status: Part = Styled("damaged", "bad") if standing is None else status_part(standing.state.status)
-    out.line(Styled(workflow_id, "bold"), " is ", status)
+    status = Styled("is damaged", "bad") if standing is None else status_phrase(standing.state.status)
+    out.line(Styled(workflow_id, "bold"), " ", status)
     out.line()
     cells: list[list[Part]] = [
         [

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from .._core import codec
@@ -12,9 +12,9 @@ from .._core.commands import check_name
 from .._verbs import Verbs, call_constructor
 from ..base import Workflow
 from ..errors import PersistenceError, WorkflowConfigurationError
+from ..persistence import Record
 from ..recovery import recover
 from ..result import WorkflowResult
-from ..status import WorkflowStatus
 from ..values import Codec
 from .context import Context
 from .exits import DONE, FAILED, INTERRUPTED, STORE, CommandError, code_of_status
@@ -22,7 +22,7 @@ from .loading import WatchedStore, WorkflowMaker, load_workflow, open_store, rea
 from .progress import StepLines
 from .standing import PlainCodec, Standing, not_found, read_standing, what_next
 from .terminal import Column, Styled, Table
-from .wording import duration, outcome, status_part
+from .wording import duration, outcome, status_phrase
 
 _Answer = TypeVar("_Answer")
 
@@ -84,7 +84,7 @@ def recover_all(context: Context) -> int:
             )
         for recovered in outcomes:
             if recovered.error is None:
-                context.progress.line(f"{recovered.workflow_id} is ", status_part(recovered.status))
+                context.progress.line(f"{recovered.workflow_id} ", status_phrase(recovered.status))
             else:
                 context.err.line(
                     Styled("error", "bad"),
@@ -174,16 +174,20 @@ def _drive(
             begun = before is not None
             lines = StepLines(context.progress, before.state.steps if before else (), workflow_id=workflow_id)
 
-            def watch(changed: str, records: Any) -> None:
-                nonlocal begun
+            introduced = False
+
+            def watch(changed: str, records: Sequence[Record]) -> None:
+                nonlocal begun, introduced
                 begun = begun or changed == workflow_id
                 try:
+                    if not introduced:
+                        introduced = True
+                        _introduce(context, before)
                     lines.tell(changed, records)
                 except OSError:
                     store.watch = None  # the run goes on, whatever becomes of its output
 
             store.watch = watch
-            _introduce(context, before)
             workflow = await verb(before)
             store.watch = None
             after = await read_standing(store, workflow_id)
@@ -226,11 +230,8 @@ def _introduce(context: Context, before: Standing | None) -> None:
         context.progress.line(Styled(workflow_id, "bold"))
         return
     state = before.state
-    done = f"{len([r for r in state.results if r.success and r.step in state.steps])} of {len(state.steps)} steps done"
-    if state.status is WorkflowStatus.RUNNING and before.driver is None:
-        context.progress.line(Styled(workflow_id, "bold"), f": goes on, {done}")
-    else:
-        context.progress.line(Styled(workflow_id, "bold"), ": was ", status_part(state.status), f", {done}")
+    done = sum(result.success and result.step in state.steps for result in state.results)
+    context.progress.line(Styled(workflow_id, "bold"), f" goes on; {done} of {len(state.steps)} steps were done")
 
 
 def _tell_invalid(context: Context, workflow: Workflow) -> int:
@@ -284,8 +285,9 @@ def _tell_end(context: Context, spec: str, standing: Standing, *, ran: bool) -> 
         out.line(*table.title())
         out.table(table, rows)
         out.line()
-    nothing = "" if ran else "; nothing was left to run"
-    out.line(Styled(state.workflow_id, "bold"), " is ", status_part(state.status), nothing)
+    undone = "; what it had done was undone" if state.rollback_status == "done" else ""
+    nothing = "" if ran else "; there was nothing left to run"
+    out.line(Styled(state.workflow_id, "bold"), " ", status_phrase(state.status), undone, nothing)
     context.tell(*what_next(standing, context.commands(spec)))
 
 
