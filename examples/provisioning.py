@@ -4,7 +4,8 @@
 
 Two SQLite files: ``workflows.db``, where the library keeps its journals, and ``company.db``, which stands for the
 systems that the steps change. Both lie in a temporary folder, or in the one that you name: run it there twice and
-each order is still done once; kill it anywhere and run it again, and it goes on where it stopped.
+each order is still done once; kill it anywhere and run it again, and it goes on where it stopped. With a folder, the
+command line can look at the runs: ``python3 -m dotmac_workflows list --db DIR/workflows.db``.
 
 The part to copy is `Company.once`: a step's effect and its idempotency key are stored in one transaction, so that a
 step which runs again after a crash finds its key, and does nothing but give the same answer.
@@ -127,8 +128,9 @@ class ServiceOrder(Workflow):
             answer = await asyncio.to_thread(self.company.once, context.idempotency_key, effect)
         except RefusedError as refused:
             return WorkflowResult(False, name, error="refused", message=str(refused))
+        message = answer.pop("said")
         ask = name == "approval" and answer["total"] > APPROVAL_LIMIT
-        return WorkflowResult(True, name, answer, message=answer["said"], requires_approval=ask)
+        return WorkflowResult(True, name, answer, message=message, requires_approval=ask)
 
     # The steps. Each sees an open transaction, and says what it did.
 

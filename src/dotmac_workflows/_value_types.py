@@ -96,7 +96,11 @@ def _decimal_from_json(payload: str) -> Decimal:
 
 def _moment_to_json(value: datetime | time) -> str | list[Any]:
     zone, key = value.tzinfo, None
-    if zone is not None and type(zone) is not timezone:
+    if type(zone) is timezone:
+        offset = zone.utcoffset(None)
+        if offset and abs(offset) < timedelta(seconds=1):  # fromisoformat makes UTC of it (seen in 3.11 to 3.13)
+            raise RefusedError("is off UTC by less than a second, which would come back as UTC. Use timezone.utc.")
+    elif zone is not None:
         from zoneinfo import ZoneInfo  # here, because most processes get by without its 3 ms
 
         key = zone.key if type(zone) is ZoneInfo else None

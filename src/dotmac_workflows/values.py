@@ -303,7 +303,7 @@ class _Conversion:
         entry = self._by_type.get(type(value))
         if entry is None:
             raise _unknown(type(value))
-        self._spend(len('{"$":["",]}') - 2)
+        self._spend(len('{"$":["",]}'))
         return {_TAG: [entry.tag, self._payload(entry, value)]}
 
     def _payload(self, entry: CodecType[Any], value: Any) -> Any:
@@ -383,7 +383,7 @@ def _unknown(kind: type) -> RefusedError:
         if base in PLAIN_TYPES or base in BUILT_IN_TYPES:
             plain = base.__name__
             return RefusedError(
-                f"is of type {name}, which would come back as a plain {plain}. Make it a {plain}, or register "
+                f"is of type {name}, which would come back as a plain {plain}. Convert it to {plain}, or register "
                 f"{name} with a Codec."
             )
     return RefusedError(
