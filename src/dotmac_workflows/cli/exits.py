@@ -21,7 +21,7 @@ INTERRUPTED = 130
 EXIT_CODES = """\
 exit codes:
     0  done: the run completed, or the command did what it says
-    1  the run failed, or was rejected or cancelled
+    1  the run failed, or was rejected or cancelled; or an error that was not foreseen
     2  the command cannot be carried out as given: arguments, class, input file
     3  the run waits for an approval, or is paused
     4  the database cannot be used, or what it holds is damaged

@@ -110,7 +110,10 @@ def what_next(standing: Standing, command: Commands) -> list[str]:
         case WorkflowStatus.RUNNING if standing.driver is not None:
             return [f"It is driven by {standing.driver}."]
         case WorkflowStatus.RUNNING:
-            return ["It is due, and nobody drives it:", "  " + command("resume", workflow_id, command.spec)]
+            return [
+                "Nobody drives it. To carry it on ('recover' does so for all that is due):",
+                "  " + command("resume", workflow_id, command.spec),
+            ]
     if state.rollback_status == "incomplete" and state.rollback is not None:
         failed = [failure.step.step for failure in state.rollback.failed]
         tell = [

@@ -33,8 +33,10 @@ def status_part(status: WorkflowStatus) -> Styled:
     return Styled(str(status), _STYLES.get(status, ""))
 
 
-def status_phrase(status: WorkflowStatus) -> Styled:
+def status_phrase(status: WorkflowStatus, *, driven: bool = True) -> Styled:
     """Return a status as the end of a sentence about a run, in its colour."""
+    if status is WorkflowStatus.RUNNING and not driven:
+        return Styled("is due", "waits")
     return Styled(_PHRASES[status], _STYLES.get(status, ""))
 
 
@@ -72,10 +74,13 @@ def duration(seconds: object) -> str:
 
 def values(data: object) -> str:
     """Return what a result holds for people, ``key=value``; what stands for a richer type is shown as its content."""
-    shown = _plain(data)
-    if not isinstance(shown, dict):
-        return shorten(_text(shown))
-    return shorten(" ".join(f"{key}={_text(value)}" for key, value in shown.items()))
+    try:
+        shown = _plain(data)
+        if not isinstance(shown, dict):
+            return shorten(_text(shown))
+        return shorten(" ".join(f"{key}={_text(value)}" for key, value in shown.items()))
+    except RecursionError:
+        return "(nested too deep to show)"
 
 
 def _text(value: object) -> str:
