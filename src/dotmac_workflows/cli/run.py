@@ -209,16 +209,22 @@ def _why(end: BaseException) -> str:
 def interruptible(work: Coroutine[Any, Any, _Answer]) -> _Answer:
     """Run to the end, or until Ctrl-C or a request to terminate, which leave what is driven in good order."""
 
-    async def main() -> _Answer:
+    async def main() -> _Answer | BaseException:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         try:
             loop.add_signal_handler(signal.SIGTERM, task.cancel)
         except (NotImplementedError, RuntimeError, ValueError):
             pass  # Windows has no such handlers, a thread that is not the main one none at all
-        return await work
+        try:
+            return await work
+        except (KeyboardInterrupt, SystemExit) as end:
+            return end  # asyncio complains, with a traceback, of a task that it ended with one of these
 
-    return asyncio.run(main())
+    answer = asyncio.run(main())
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _heading(workflow_id: str, before: Standing | None) -> list[Part]:

@@ -31,7 +31,7 @@ def clean(text: str) -> str:
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
-    return " " if character.isspace() else character.encode("ascii", "backslashreplace").decode()
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
 class Styled(NamedTuple):
