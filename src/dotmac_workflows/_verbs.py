@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
+_without_leases: set[type] = set()
+"""The classes of stores that were warned of."""
 
 
 class Verbs:
@@ -379,16 +381,27 @@ def type_name(workflow_class: type) -> str:
 
 
 def check_persistence(persistence: object, workflow_id: str) -> None:
-    """Refuse what cannot be a store.
+    """Refuse what cannot be a store, and warn once of a class that cannot tell who drives.
 
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not is_persistence(persistence):
+    if persistence is None:
+        return
+    if not is_persistence(persistence):
         raise WorkflowConfigurationError(
             f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
             "all three. See dotmac_workflows.persistence.Persistence.",
             workflow_id=workflow_id,
+        )
+    kind = type(persistence)
+    if kind not in _without_leases and not has_leases(persistence):
+        _without_leases.add(kind)
+        logger.warning(
+            "%s has no leases: whoever resumes a workflow takes it over from a process that drives it. Resume only "
+            "what nobody drives, or give it the methods of dotmac_workflows.persistence.Leases.",
+            kind.__name__,
+            extra=keys(workflow_id, None, "no_leases"),
         )
 
 
