@@ -79,7 +79,9 @@ def lives(draw: st.DrawFn) -> Life:
 
 async def live(life: Life, persistence: Persistence | None) -> Order:
     """Let a run have its life; what is refused is refused."""
-    does: dict[str, Behaviour] = {name: InTurn(*(FORWARD[what] for what in life.forward[name])) for name in life.forward}
+    does: dict[str, Behaviour] = {
+        name: InTurn(*(FORWARD[what] for what in life.forward[name])) for name in life.forward
+    }
     does |= {f"rollback_{name}": InTurn(*(BACKWARD[what] for what in life.backward[name])) for name in life.backward}
     order = Order("order-1", life.steps, {"n": 1}, persistence=persistence, does=does)
     order.configure(

@@ -11,6 +11,7 @@ import pytest
 
 from dotmac_workflows import (
     JournalCorruptError,
+    LeaseLostError,
     Persistence,
     Recovered,
     SQLitePersistence,
@@ -516,6 +517,19 @@ async def test_a_missing_capability_is_an_error_that_names_it() -> None:
         await recover(WithLeases(), [Noted])
 
 
+async def test_a_backend_without_leases_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Own(Bare):
+        pass
+
+    store = Own()
+    await Order("order-1", ABC, persistence=store).execute()
+    await Order("order-2", ABC, persistence=store).execute()
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "Own does not have lease and renew (Leases): nobody can tell who drives a run" in warning.getMessage()
+    Order("order-3", ABC, persistence=InMemoryPersistence())
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
 async def test_a_concurrency_of_none_is_refused(store: Store) -> None:
     with pytest.raises(WorkflowConfigurationError, match="concurrency must be at least 1, not 0"):
         await recover(store, [Noted], concurrency=0)
@@ -531,8 +545,6 @@ async def test_a_backend_of_three_methods_runs_workflows_and_resumes_them() -> N
     await within(taker.resume())
     assert seen(taker) == ("completed", ["a", "b", "c"])
     order.does["b"].go.set()  # type: ignore[attr-defined] # a Held
-    from dotmac_workflows import LeaseLostError
-
     with pytest.raises(LeaseLostError):
         await within(task)
     assert seen(await Order.load("order-1", bare)) == ("completed", ["a", "b", "c"])

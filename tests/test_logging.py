@@ -114,14 +114,14 @@ async def test_each_transition_is_logged_at_info_with_step_and_attempt(
     assert logged == [
         ("WorkflowStarted", None, None),
         ("StepStarted", "a", 1),
-        ("StepSucceeded", "a", 1),
+        ("StepSucceeded", "a", None),
         ("ApprovalRequested", "a", None),
         ("Approved", None, None),
         ("StepStarted", "b", 1),
-        ("StepFailed", "b", 1),
+        ("StepFailed", "b", None),
         ("RollbackStarted", "b", None),
         ("RollbackStepStarted", "a", 1),
-        ("RollbackStepSucceeded", "a", 1),
+        ("RollbackStepSucceeded", "a", None),
         ("RollbackFinished", None, None),
         ("WorkflowFailed", None, None),
     ]
