@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from benchmarks.measuring import Pairs, percentile, print_machine, print_table, seconds, spread
 from dotmac_workflows import InMemoryPersistence, SQLitePersistence, Workflow, WorkflowResult, WorkflowStatus
 from dotmac_workflows.persistence import Header, LeaseChange, Record
-from dotmac_workflows.persistence.sqlite.statements import Write
+from dotmac_workflows.persistence.sqlite._statements import Write
 
 _new_number = count(1)
 

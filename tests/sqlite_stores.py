@@ -1,9 +1,8 @@
 """What the tests of the SQLite backend share: short appends, and ways to look into its threads."""
 
-# ruff: noqa: ASYNC110 (these tests look at files and at a thread while nothing else is in their loop)
-
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -44,12 +43,17 @@ class Statements:
 @asynccontextmanager
 async def writer_held(store: SQLitePersistence) -> AsyncIterator[None]:
     """Hold the writer up in a batch of its own, so that all that is submitted inside comes in the next batch."""
-    mailbox = store._writer._mailbox
+    transact, entered = store._writer._transact, threading.Event()
+
+    def enter(writes: Any) -> None:
+        entered.set()
+        transact(writes)
+
+    store._writer._transact = enter  # type: ignore[method-assign]  # to know when its batch is closed
     with store._database.lock:
         first = asyncio.create_task(append(store, "held up"))
-        await asyncio.sleep(0)
-        while not mailbox._waiting.empty():
-            await asyncio.sleep(0)
+        await wait_until(entered.is_set)
+        store._writer._transact = transact  # type: ignore[method-assign]  # as it was
         yield
         await asyncio.sleep(0)
     await first

@@ -9,13 +9,14 @@ What a caller sees on the object is published after each commit; see `_view`.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakSet
 
+from ._checks import check_name, check_plan, plain_steps
 from ._core import commands
 from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFailed, WorkflowStarted
 from ._core.state import RunState, fold, replay
@@ -23,6 +24,8 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._run.logs import keys, log_facts, logger
+from ._run.outcomes import said
 from ._view import View
 from .errors import (
     ConcurrencyError,
@@ -35,18 +38,18 @@ from .errors import (
     WorkflowExecutionError,
     WorkflowNotFoundError,
 )
-from .persistence import Leases, Persistence
+from .persistence._protocol import has_leases, is_persistence
 from .result import WorkflowResult
 from .status import WorkflowStatus
 
 if TYPE_CHECKING:
     from .base import Workflow
 
-logger = logging.getLogger("dotmac_workflows")
-
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
+_without_leases: "WeakSet[type]" = WeakSet()
+"""The classes of stores that were warned of."""
 
 
 class Verbs:
@@ -71,6 +74,7 @@ class Verbs:
 
     async def execute(self) -> list[WorkflowResult]:
         """See `Workflow.execute`."""
+        ask: Ask = _nothing
         with self:
             if not self._view.known:
                 draft = self._view.draft(self._workflow)
@@ -86,9 +90,14 @@ class Verbs:
                         except ConcurrencyError:
                             if self._view.known or self._view.persistence is None:
                                 raise
+                            ask = self._start_after_all
                     elif not await self._is_stored():
                         return await self._show_invalid(problem)
-            return await self._go_on(lambda state, now: [])
+            return await self._go_on(ask)
+
+    def _start_after_all(self, state: RunState, now: int) -> list[Event]:
+        """Return the plan, where the run that refused it was deleted since; nothing where it is there."""
+        return [] if state.plan is not None else [self._plan(None)]
 
     async def go_on(self, ask: Ask, *, decides: bool = False) -> list[WorkflowResult]:
         """Record what `ask` answers, and drive on.
@@ -141,7 +150,7 @@ class Verbs:
     async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
-            leases = self._view.persistence if isinstance(self._view.persistence, Leases) else None
+            leases = self._view.persistence if has_leases(self._view.persistence) else None
             tenure = Tenure(os.urandom(16).hex(), state.token, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
@@ -177,6 +186,7 @@ class Verbs:
                     await journal.append(state, [*draft, *events])
                 except ConcurrencyError:
                     continue
+                log_facts(state, [*draft, *events])
             if events and not self._view.busy:
                 self._publish(state)
             return self._answer()
@@ -192,6 +202,12 @@ class Verbs:
 
         return ask
 
+    async def pause(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
+        """See `Workflow.pause`."""
+        return await self.record(
+            lambda state, now: commands.pause(state, now, reason, actor, driven=self._view.host is not None)
+        )
+
     async def cancel(self, reason: str | None, actor: str | None) -> list[WorkflowResult]:
         """See `Workflow.cancel`."""
         await self.record(lambda state, now: commands.cancel(state, now, reason, actor))
@@ -202,7 +218,7 @@ class Verbs:
             and self._workflow.status is WorkflowStatus.RUNNING
             and self.is_own_type(self._view.workflow_type)
         ):
-            await self.go_on(lambda state, now: [], decides=True)
+            await self.go_on(_nothing, decides=True)
         return self._answer()
 
     async def attach(self) -> None:
@@ -214,10 +230,7 @@ class Verbs:
         """
         state = await self._journal().load()
         if state.plan is None:
-            raise WorkflowNotFoundError(
-                f"There is no workflow {self._workflow.workflow_id!r} in this store. Check the id and the store.",
-                workflow_id=self._workflow.workflow_id,
-            )
+            raise self._not_found()
         self._check_class(state.plan, driving=False)
         self._publish(state)
 
@@ -234,6 +247,8 @@ class Verbs:
             if not self._view.known:
                 self._compare(state.plan)
             return journal, state, []
+        if self._view.known and self._view.persistence is not None:
+            raise self._not_found()
         draft = self._view.draft(self._workflow)
         if draft is None:
             return journal, state, []
@@ -243,7 +258,7 @@ class Verbs:
     def _journal(self) -> Journal:
         workflow_id = self._workflow.workflow_id
         if self._view.persistence is not None:
-            commands.check_name("A workflow id", workflow_id)
+            check_name("A workflow id", workflow_id)
             return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
         if self._view.live is None:
             self._view.live = LiveJournal(workflow_id)
@@ -257,10 +272,11 @@ class Verbs:
     def _plan(self, draft: Draft | None) -> WorkflowStarted:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
+        steps = plain_steps(w.steps, w.workflow_id)
         plan = WorkflowStarted(
-            self._now(), os.urandom(16).hex(), type_name(type(w)), tuple(w.steps), settings, w.metadata, draft
+            self._now(), os.urandom(16).hex(), type_name(type(w)), steps, settings, w.metadata, draft
         )
-        commands.check_plan(plan, w.workflow_id)
+        check_plan(plan, w.workflow_id)
         return plan
 
     def _sealed(self, journal: Journal, events: list[Event]) -> list[Event]:
@@ -276,8 +292,13 @@ class Verbs:
         try:
             result: object = await w.validate()
         except Exception as error:
-            logger.error("validate() of workflow %r raised.", w.workflow_id, exc_info=error)
-            message = f"validate() raised {type(error).__name__}: {error}"
+            logger.error(
+                "validate() of workflow %r raised.",
+                w.workflow_id,
+                exc_info=error,
+                extra=keys(w.workflow_id, type_name(type(w)), "validation_raised"),
+            )
+            message = f"validate() raised {said(error)}"
             return WorkflowResult(False, "validation", error="validation_error", message=message)
         if not isinstance(result, WorkflowResult):
             message = f"validate() returned {type(result).__name__}, not a WorkflowResult."
@@ -298,12 +319,18 @@ class Verbs:
 
     async def _held_by_another(self, state: RunState) -> str | None:
         """Tell who drives a run, for a message; None: nobody, or nobody alive."""
-        if state.token is None or not isinstance(self._view.persistence, Leases):
+        if state.token is None or not has_leases(self._view.persistence):
             return None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
             return None
         return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+
+    def _not_found(self) -> WorkflowNotFoundError:
+        workflow_id = self._workflow.workflow_id
+        return WorkflowNotFoundError(
+            f"There is no workflow {workflow_id!r} in this store. Check the id and the store.", workflow_id=workflow_id
+        )
 
     def _already_running(self, why: str) -> WorkflowExecutionError:
         workflow_id = self._workflow.workflow_id
@@ -333,7 +360,7 @@ class Verbs:
         """Hold a fresh object against the stored run that it turned out to be."""
         w = self._workflow
         self._check_class(plan, driving=False)
-        if w.steps and tuple(w.steps) != plan.steps:
+        if w.steps and plain_steps(w.steps, w.workflow_id) != plan.steps:
             raise WorkflowDefinitionError(
                 f"Workflow {w.workflow_id!r} was started with the steps {list(plan.steps)}, not {list(w.steps)}. "
                 "Use another id for a new run, or load() this one, which keeps its own steps.",
@@ -347,11 +374,16 @@ class Verbs:
                 "Workflow %r was started with other values of %s; those it was started with are used.",
                 w.workflow_id,
                 ", ".join(other),
-                extra={"workflow_id": w.workflow_id, "workflow_type": plan.workflow_type},
+                extra=keys(w.workflow_id, plan.workflow_type, "plan_differs"),
             )
 
     def _now(self) -> int:
         return self._workflow.runtime.clock.time_ns() // 1000
+
+
+def _nothing(state: RunState, now: int) -> list[Event]:
+    """Ask for nothing but to go on."""
+    return []
 
 
 def type_name(workflow_class: type) -> str:
@@ -361,16 +393,28 @@ def type_name(workflow_class: type) -> str:
 
 
 def check_persistence(persistence: object, workflow_id: str) -> None:
-    """Refuse what cannot be a store.
+    """Refuse what cannot be a store, and warn, once a class, of one that cannot tell who drives.
 
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not isinstance(persistence, Persistence):
+    if persistence is None:
+        return
+    kind = type(persistence)
+    if not is_persistence(persistence):
         raise WorkflowConfigurationError(
-            f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
-            "all three. See dotmac_workflows.persistence.Persistence.",
+            f"persistence must have the methods append, read and delete; {kind.__name__} does not have all three. "
+            "See dotmac_workflows.persistence.Persistence.",
             workflow_id=workflow_id,
+        )
+    if not has_leases(persistence) and kind not in _without_leases:
+        _without_leases.add(kind)
+        logger.warning(
+            "%s does not have lease and renew (Leases): nobody can tell who drives a run, so execute() and resume() "
+            "take over whoever is running. That is safe, but the step in flight runs twice. See "
+            "dotmac_workflows.persistence.Leases.",
+            kind.__name__,
+            extra={"workflow_id": workflow_id},
         )
 
 

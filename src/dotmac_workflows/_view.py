@@ -5,10 +5,12 @@ commit, so that nothing is ever seen that was not recorded. Before a run they ar
 set becomes the run's draft; once a run is driven or stored, setting them is refused.
 """
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, get_args
 
+from ._checks import check_draft
 from ._core.events import Draft, Settings
 from ._core.state import RunState
+from ._read_only import ReadOnlyList, read_only
 from ._run.journal import LiveJournal
 from ._run.local import LocalHost
 from .errors import WorkflowExecutionError
@@ -22,9 +24,18 @@ if TYPE_CHECKING:
 
 _RUNNING = WorkflowStatus.RUNNING  # looked up once: an enum's members are slow to get at
 RUN_STATE = frozenset(
-    {"status", "current_step_index", "results", "pending_approval_step", "approval_data", "steps", "workflow_id"}
+    {
+        "status",
+        "current_step_index",
+        "results",
+        "pending_approval_step",
+        "approval_data",
+        "steps",
+        "metadata",
+        "workflow_id",
+    }
 ).union(Settings._fields)
-"""The attributes that are a view of the run."""
+"""The attributes that are a view of the run; `metadata` only with a persistence."""
 
 
 class View:
@@ -87,9 +98,9 @@ class View:
         attributes["status"] = WorkflowStatus.PENDING
         if plan is not None:
             self.known, self.invalid = True, False
-            attributes["steps"] = _ReadOnlyList(plan.steps)
+            attributes["steps"] = ReadOnlyList(plan.steps)
             if self.persistence is not None:
-                attributes["metadata"] = _read_only(plan.metadata)
+                attributes["metadata"] = read_only(plan.metadata)
             attributes.update(plan.settings._asdict())
             self.started_at = plan.at
             self.workflow_type = plan.workflow_type
@@ -102,6 +113,8 @@ class View:
         """
         if not self.known and not self.busy:
             self.invalid = self.invalid and name != "status"
+            return
+        if name == "metadata" and self.persistence is None:
             return
         if not self.busy and self.persistence is None:
             # A run in memory is the object's own: what is shown, and now changed, is what it goes on from.
@@ -120,14 +133,18 @@ class View:
         self.invalid, self._shown = True, None
 
     def draft(self, w: "Workflow") -> Draft | None:
-        """Return what was set by hand before the run, if anything was."""
+        """Return what was set by hand before the run, if anything was.
+
+        Raises:
+            WorkflowConfigurationError: It is of types that a run's state is not of.
+        """
         if self.invalid:
             return None
         if w.status is WorkflowStatus.PENDING and not (
             w.current_step_index or w.results or w.pending_approval_step or w.approval_data
         ):
             return None
-        return Draft(
+        draft = Draft(
             w.status,
             w.current_step_index,
             tuple(w.results),
@@ -135,46 +152,15 @@ class View:
             w.approval_data,
             self.rollback_status,
         )
+        check_draft(draft, w.workflow_id)
+        return draft
 
     def show_draft(self, data: dict[str, Any]) -> None:
         """Show of a draft what has no attribute of its own."""
-        self.rollback_status = data.get("rollback_status", "none")
+        rollback_status = data.get("rollback_status", "none")
+        if rollback_status not in get_args(RollbackStatus):
+            raise ValueError(f"{rollback_status!r} is not a valid rollback_status")
+        self.rollback_status = rollback_status
         start, end = data.get("start_time"), data.get("end_time")
         self.started_at = None if start is None else round(start * 1_000_000)
         self.ended_at = None if end is None else round(end * 1_000_000)
-
-
-def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
-    raise WorkflowExecutionError(
-        "The steps and metadata of a workflow that was started cannot be changed: they are pinned for the run. "
-        "Return what a step finds out in the data of its result."
-    )
-
-
-class _ReadOnlyList(list[Any]):
-    """A list that refuses to be changed."""
-
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-
-class _ReadOnlyDict(dict[str, Any]):
-    """A dictionary that refuses to be changed."""
-
-    update = pop = popitem = clear = setdefault = _refuse
-    __setitem__ = __delitem__ = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-def _read_only(value: Any) -> Any:
-    """Return JSON-like data that refuses to be changed, at any depth."""
-    if type(value) is dict:
-        return _ReadOnlyDict({key: _read_only(item) for key, item in value.items()})
-    if type(value) is list:
-        return _ReadOnlyList(map(_read_only, value))
-    return value

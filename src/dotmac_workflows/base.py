@@ -1,12 +1,12 @@
 """`Workflow`: what users subclass. Its verbs are carried out in `_verbs`."""
 
 import logging
-import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
+from ._checks import check_name, check_settings, plain
 from ._core import commands
 from ._core.actions import RunStep
 from ._core.events import Settings
@@ -34,6 +34,12 @@ __all__ = [
     "WorkflowError",
     "WorkflowExecutionError",
 ]
+
+
+def _new_id() -> str:
+    from uuid import uuid4  # here: a program that names its runs gets by without its 2 ms
+
+    return str(uuid4())
 
 
 @cache
@@ -141,7 +147,7 @@ class Workflow:
         workflow_class: type = type(self)
         vars(self).update(
             _unset(workflow_class),
-            workflow_id=workflow_id or str(uuid.uuid4()),
+            workflow_id=plain(workflow_id) or _new_id(),
             steps=steps if steps is not None else [],
             metadata=metadata if metadata is not None else {},
             status=WorkflowStatus.PENDING,
@@ -186,7 +192,7 @@ class Workflow:
         settings = Settings(
             rollback_on_failure, continue_on_step_failure, require_approval, rollback_on_cancel, on_rollback_failure
         )
-        commands.check_settings(settings, self.workflow_id)
+        check_settings(settings, self.workflow_id)
         for name, value in settings._asdict().items():
             setattr(self, name, value)
 
@@ -291,7 +297,7 @@ class Workflow:
         Raises:
             WorkflowExecutionError: It waits, ended, or is being undone.
         """
-        return await Verbs(self).record(lambda state, now: commands.pause(state, now, reason, actor))
+        return await Verbs(self).pause(reason, actor)
 
     async def cancel(self, reason: str | None = None, *, actor: str | None = None) -> list[WorkflowResult]:
         """End the run: undone where ``rollback_on_cancel`` is set.
@@ -340,6 +346,8 @@ class Workflow:
             WorkflowDefinitionError: The run is of another type. `Workflow` itself loads any, to look and decide.
             JournalCorruptError: Its journal is damaged.
         """
+        workflow_id = plain(workflow_id)
+        check_name("A workflow id", workflow_id)
         workflow = call_constructor(cls, workflow_id=workflow_id, persistence=persistence, **init)
         await Verbs(workflow).attach()
         return workflow

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ._run.logs import keys
 from ._verbs import Verbs, call_constructor, type_name
 from .base import Workflow
 from .errors import WorkflowConfigurationError
 from .persistence import Header, Leases, Persistence, Queries
 from .status import WorkflowStatus
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 WorkflowMaker: TypeAlias = type[Workflow] | Callable[[str, Persistence], Workflow]
 """A class, or what makes a workflow of an id and the store: for those that need more than these two."""
@@ -113,17 +114,24 @@ async def _carry_on(
 ) -> Recovered | None:
     """Carry on one run; None: it is driven by now, or of a type that is not ours."""
     workflow = None
-    extra = {"workflow_id": header.workflow_id, "workflow_type": header.workflow_type}
     try:
         workflow = make(header, persistence)
         if workflow is None:
-            logger.info("Workflow %r is due and none of these.", header.workflow_id, extra=extra)
+            _logger.info(
+                "Workflow %r is due and none of these.",
+                header.workflow_id,
+                extra=keys(header.workflow_id, header.workflow_type, "not_ours"),
+            )
             return None
         await Verbs(workflow).attach()
         if not await Verbs(workflow).carry_on():
             return None
     except Exception as error:
-        logger.exception("Workflow %r could not be carried on.", header.workflow_id, extra=extra)
+        _logger.exception(
+            "Workflow %r could not be carried on.",
+            header.workflow_id,
+            extra=keys(header.workflow_id, header.workflow_type, "not_recovered"),
+        )
         status = workflow.status if workflow is not None else header.status
         return Recovered(header.workflow_id, header.workflow_type, status, error)
     return Recovered(header.workflow_id, header.workflow_type, workflow.status, None)

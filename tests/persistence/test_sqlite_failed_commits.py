@@ -14,10 +14,10 @@ from dotmac_workflows.errors import (
     PersistenceError,
 )
 from dotmac_workflows.persistence import LeaseChange, SQLitePersistence
-from dotmac_workflows.persistence.sqlite.schema import Database
-from dotmac_workflows.persistence.sqlite.statements import Append, Delete, Renew, Write
+from dotmac_workflows.persistence.sqlite._schema import Database
+from dotmac_workflows.persistence.sqlite._statements import Append, Delete, Renew, Write
 from journal_rows import header, records
-from sqlite_stores import append, failure, writer_held
+from sqlite_stores import append, failure, wait_until, writer_held
 
 
 @pytest.fixture
@@ -151,6 +151,41 @@ async def test_what_cannot_be_found_out_is_said_to_be_unknown(path: Path, obstac
         found = await store.read("w")
         assert found == records(0, 4 if when == "after" else 2)
         await append(store, "w", len(found))
+
+
+async def test_a_file_that_cannot_be_seen_after_the_commit_is_read_back(path: Path) -> None:
+    store = SQLitePersistence(path)
+    async with store:
+        await append(store, "w")
+        original, failures = store._database.wal_size, [OSError("simulated")]
+
+        def wal_size() -> int:
+            if failures:
+                raise failures.pop()
+            return original()
+
+        store._database.wal_size = wal_size  # type: ignore[method-assign]  # to fail once
+        await append(store, "w", 2)
+        assert failures == []
+        assert await store.read("w") == records(0, 4)
+
+
+async def test_a_system_error_at_an_idle_moment_does_not_end_the_thread(path: Path) -> None:
+    store = SQLitePersistence(path)
+    store._writer.idle_seconds = 0.01
+    async with store:
+        await append(store, "w")
+        original, failures = store._database.check_not_replaced, [OSError("simulated")]
+
+        def check() -> None:
+            if failures:
+                raise failures.pop()
+            original()
+
+        store._database.check_not_replaced = check  # type: ignore[method-assign]  # to fail once
+        await wait_until(lambda: not failures)
+        await append(store, "w", 2)
+        assert await store.read("w") == records(0, 4)
 
 
 async def test_what_cannot_be_sealed_for_a_reader_is_not_answered(path: Path) -> None:

@@ -19,9 +19,10 @@ from dotmac_workflows.errors import (
     WorkflowConfigurationError,
 )
 from dotmac_workflows.persistence import SQLitePersistence
-from dotmac_workflows.persistence.sqlite import lock as lock_module
-from dotmac_workflows.persistence.sqlite import schema, statements
-from dotmac_workflows.persistence.sqlite.schema import Database, Settings, choose_settings, has_wal_reset_fix
+from dotmac_workflows.persistence.sqlite import _lock as lock_module
+from dotmac_workflows.persistence.sqlite import _schema as schema
+from dotmac_workflows.persistence.sqlite import _statements as statements
+from dotmac_workflows.persistence.sqlite._schema import Database, Settings, choose_settings, has_wal_reset_fix
 from dotmac_workflows.status import WorkflowStatus
 from journal_rows import header, records
 from sqlite_stores import Statements, append
@@ -402,9 +403,12 @@ async def test_a_text_that_cannot_be_decoded_is_damage(path: Path) -> None:
     async with SQLitePersistence(path) as store:
         await append(store, "w")
         make_foreign(path, "UPDATE records SET body = CAST(x'ff' AS TEXT) WHERE seq = 2")
-        with pytest.raises(JournalCorruptError, match="cannot be decoded"):
+        with pytest.raises(JournalCorruptError, match="cannot be decoded") as damage:
             await store.read("w")
         await append(store, "w", 2)
+    left = sorted(os.listdir(path.parent))
+    assert left == ["journals.db", "journals.db-lock"], "an error that is kept keeps no transaction open"
+    assert damage.value.workflow_id == "w"
 
 
 async def test_a_damaged_file_is_called_so(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dotmac_workflows.errors import PersistenceError
-from dotmac_workflows.persistence.sqlite.lock import InterprocessLock
+from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 
 
 def test_two_locks_on_one_file_exclude_each_other(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ async def test_a_store_belongs_to_the_process_that_opened_it(path: Path, when: s
 ORPHAN = """
 import signal, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-from dotmac_workflows.persistence.sqlite.lock import InterprocessLock
+from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 
 lock = InterprocessLock(path, 1)
 lock.open()
@@ -244,7 +244,7 @@ else:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(tmp_path: Path) -> None:
-    from dotmac_workflows.persistence.sqlite.lock import InterprocessLock
+    from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 
     process = start(ORPHAN, tmp_path / "lock")
     assert process.stdout is not None
@@ -330,6 +330,7 @@ async def test_a_full_disk_is_one_clear_error_and_once_mended_the_store_goes_on(
 
 
 READ_ONLY = """
+store = SQLitePersistence(path)  # before: another user might not be able to read Python's own modules
 if os.geteuid() == 0:  # whom permissions do not bind
     os.setgroups([])
     os.setgid(65534)
@@ -337,7 +338,7 @@ if os.geteuid() == 0:  # whom permissions do not bind
 
 async def main():
     try:
-        async with SQLitePersistence(path):
+        async with store:
             print("opened")
     except PersistenceError as error:
         print(error)

@@ -16,8 +16,9 @@ from dotmac_workflows.errors import (
     PersistenceError,
 )
 from dotmac_workflows.persistence import SQLitePersistence
-from dotmac_workflows.persistence.sqlite import statements, writer
-from dotmac_workflows.persistence.sqlite.writer import Read
+from dotmac_workflows.persistence.sqlite import _statements as statements
+from dotmac_workflows.persistence.sqlite import _writer as writer
+from dotmac_workflows.persistence.sqlite._writer import Read
 from journal_rows import header, records
 from sqlite_stores import Statements, append, failure, wait_until, writer_held
 
@@ -250,6 +251,27 @@ async def test_a_store_that_was_never_used_can_be_closed(path: Path) -> None:
     with pytest.raises(PersistenceError, match="is closed"):
         await append(store, "w")
     assert os.listdir(path.parent) == []
+
+
+async def test_closing_empties_the_log_even_if_somebody_else_has_the_file_open(path: Path) -> None:
+    async with SQLitePersistence(path) as other:
+        async with SQLitePersistence(path) as store:
+            await append(store, "w")
+        assert os.stat(f"{path}-wal").st_size == 0
+        assert await other.read("w") == records(0)
+
+
+async def test_a_busy_lock_costs_no_connection(path: Path) -> None:
+    store = SQLitePersistence(path)
+    seen = Statements(store)
+    async with store:
+        await append(store, "w")
+        store._database.lock.time_limit = 0.01
+        with store._database.lock, pytest.raises(PersistenceError, match="was not to be had"):
+            await append(store, "w", 2)
+        seen.seen.clear()
+        await append(store, "w", 2)
+        assert seen.seen == ["BEGIN IMMEDIATE", "COMMIT"]
 
 
 async def test_closing_finishes_what_waits(path: Path) -> None:

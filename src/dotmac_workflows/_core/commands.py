@@ -5,17 +5,18 @@ refusal says what state the workflow is in and what to do instead. Whoever appen
 read, and asks again when somebody else came first.
 """
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import AlreadyDecidedError, WorkflowConfigurationError, WorkflowExecutionError
+from ..errors import AlreadyDecidedError, WorkflowExecutionError
 from ..result import WorkflowResult
 from ..status import WorkflowStatus
 from . import events as ev
 from .events import Event, RollbackOutcome, StepOutcome, Verdict
 from .state import RunState
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+if TYPE_CHECKING:
+    from datetime import datetime
+
 _WHAT_TO_DO = {
     WorkflowStatus.PENDING: "Call execute() first.",
     WorkflowStatus.RUNNING: "Wait for it, or look at who drives it.",
@@ -27,77 +28,20 @@ _WHAT_TO_DO = {
 }
 
 
-def instant(at: int) -> datetime:
-    """Return microseconds since 1970 UTC as an aware datetime."""
-    return _EPOCH + timedelta(microseconds=at)
+def instant(at: int) -> "datetime":
+    """Return microseconds since 1970 UTC as an aware datetime; the first or last there is, for one beyond."""
+    from datetime import UTC, datetime, timedelta  # here: most processes get by without its 1 ms
 
-
-def check_name(what: str, name: object, workflow_id: str | None = None) -> None:
-    """Refuse an id or a step name that a store, a log or a terminal could garble.
-
-    Raises:
-        WorkflowConfigurationError: It is not 1 to 200 printable characters.
-    """
-    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
-        shown = ascii(name) if len(ascii(name)) <= 80 else ascii(name)[:77] + "..."
-        raise WorkflowConfigurationError(
-            f"{what} must be a string of 1 to 200 printable characters, not {shown}.", workflow_id=workflow_id
-        )
-
-
-def check_plan(plan: ev.WorkflowStarted, workflow_id: str) -> None:
-    """Refuse a plan that no run can keep to.
-
-    Raises:
-        WorkflowConfigurationError: An id or a step name is none, or the settings contradict each other.
-    """
-    check_name("A workflow id", workflow_id)
-    for step in plan.steps if _has_odd_name(plan.steps) else ():
-        check_name(f"A step name of workflow {workflow_id!r}", step, workflow_id)
-    check_settings(plan.settings, workflow_id)
-    draft = plan.draft
-    if draft is not None and not 0 <= draft.current_step_index <= len(plan.steps):
-        raise WorkflowConfigurationError(
-            f"current_step_index of workflow {workflow_id!r} is {draft.current_step_index}, but it has "
-            f"{len(plan.steps)} steps. Set it to 0 up to {len(plan.steps)}.",
-            workflow_id=workflow_id,
-        )
-
-
-def _has_odd_name(steps: tuple[str, ...]) -> bool:
-    """Tell whether a name may be none, looking at all at once: a plan may have ten thousand."""
-    return not (
-        all(steps)
-        and set(map(type, steps)) <= {str}
-        and "".join(steps).isprintable()
-        and max(map(len, steps), default=0) <= 200
-    )
-
-
-def check_settings(settings: ev.Settings, workflow_id: str) -> None:
-    """Refuse settings that contradict each other.
-
-    Raises:
-        WorkflowConfigurationError: They do.
-    """
-    if settings.continue_on_step_failure and settings.rollback_on_failure:
-        raise WorkflowConfigurationError(
-            f"Workflow {workflow_id!r} cannot both continue after a failed step and roll back. "
-            "Call configure(continue_on_step_failure=True, rollback_on_failure=False), or leave the first one out.",
-            workflow_id=workflow_id,
-        )
-    if settings.on_rollback_failure not in ("continue", "halt"):
-        raise WorkflowConfigurationError(
-            f"on_rollback_failure of workflow {workflow_id!r} is {settings.on_rollback_failure!r}; "
-            "it must be 'continue' or 'halt'.",
-            workflow_id=workflow_id,
-        )
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if at > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 def settle(result: WorkflowResult, now: int, exception: str | None = None, traceback: str | None = None) -> StepOutcome:
     """Return the fact that a step ended with a result."""
     if result.success:
-        return ev.StepSucceeded(now, result, result.requires_approval)
+        return ev.StepSucceeded(now, result, bool(result.requires_approval))
     return ev.StepFailed(now, result, exception, traceback)
 
 
@@ -156,8 +100,19 @@ def _is_open(state: RunState, verdict: Verdict, actor: str | None, gate: int | N
     )
 
 
-def pause(state: RunState, now: int, reason: str | None, actor: str | None) -> list[Event]:
-    """Hold the run before its next step: at once when nobody drives it."""
+def pause(state: RunState, now: int, reason: str | None, actor: str | None, *, driven: bool = False) -> list[Event]:
+    """Hold the run before its next step: at once when nobody drives it.
+
+    Args:
+        state: The state as read.
+        now: The instant of the request.
+        reason: Why, where they say.
+        actor: Who asks, where they say.
+        driven: Whether the caller's own object drives the run; one that lives in its object has no lease to tell.
+
+    Raises:
+        WorkflowExecutionError: There is nothing to hold.
+    """
     if state.status is WorkflowStatus.PAUSED or state.pausing:
         return []
     if state.status is not WorkflowStatus.RUNNING:
@@ -165,7 +120,7 @@ def pause(state: RunState, now: int, reason: str | None, actor: str | None) -> l
     if state.rollback is not None or state.rejected or state.cancelling is not None:
         raise _refusal(state, "cannot be paused", "It is being undone or cancelled; wait for that to end.")
     requested = ev.PauseRequested(now, actor, reason)
-    return [requested] if state.token is not None else [requested, ev.Paused(now)]
+    return [requested] if driven or state.token is not None else [requested, ev.Paused(now)]
 
 
 def resume(state: RunState, now: int, actor: str | None) -> list[Event]:
@@ -242,7 +197,10 @@ def skip_rollback(state: RunState, now: int, step: str, reason: str, actor: str 
 
 def show_time(at: int) -> str:
     """Return an instant for a message, to the second, in UTC."""
-    return f"{instant(at):%Y-%m-%d %H:%M:%SZ}"
+    shown = instant(at)
+    if (shown.year, shown.month, shown.microsecond) == (9999, 12, 999999):
+        return "after the year 9999"
+    return f"{shown:%Y-%m-%d %H:%M:%SZ}"
 
 
 def _refusal(state: RunState, why: str, instead: str | None = None) -> WorkflowExecutionError:

@@ -94,6 +94,7 @@ class RunState:
     token: str | None = None
     """The lease that drives; None: nobody does."""
     owner: str | None = None
+    """Which process drives, or was the last one to drive."""
     started_at: int | None = None
     ended_at: int | None = None
 
@@ -186,7 +187,7 @@ def _claimed(state: RunState, event: ev.Claimed) -> None:
 
 
 def _released(state: RunState, event: ev.Released) -> None:
-    state.token = state.owner = None
+    state.token = None
 
 
 def _step_started(state: RunState, event: StepStarted) -> None:
@@ -235,7 +236,7 @@ def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
     state.gate = state.gates
     state.pending_step = event.step
     state.status = WorkflowStatus.WAITING_APPROVAL
-    state.token = state.owner = None
+    state.token = None
 
 
 def _close_gate(state: RunState, verdict: Verdict, actor: str | None, at: int, event: Event) -> None:
@@ -278,7 +279,7 @@ def _paused(state: RunState, event: ev.Paused) -> None:
     state.pausing = False
     state.attention = True
     state.status = WorkflowStatus.PAUSED
-    state.token = state.owner = None
+    state.token = None
 
 
 def _resumed(state: RunState, event: ev.Resumed) -> None:
@@ -296,6 +297,8 @@ def _cancel_requested(state: RunState, event: ev.CancelRequested) -> None:
 
 
 def _rollback_started(state: RunState, event: ev.RollbackStarted) -> None:
+    if state.rollback is not None:
+        raise _misfit(state, event, "the run had turned round already")
     ends_in = WorkflowStatus.CANCELLED if state.cancelling or state.rejected else WorkflowStatus.FAILED
     state.rollback = Rollback(ends_in, state.undoable)
     state.undoable = []
@@ -303,6 +306,8 @@ def _rollback_started(state: RunState, event: ev.RollbackStarted) -> None:
 
 
 def _rollback_step_started(state: RunState, event: RollbackStepStarted) -> None:
+    if state.rollback is None or not state.rollback.todo:
+        raise _misfit(state, event, "nothing was left to undo")
     state.undoing = event
     state.rollback_visits[event.step] = event.visit
 
@@ -319,6 +324,8 @@ def _rollback_step_ended(state: RunState, event: ev.RollbackOutcome) -> None:
 
 
 def _rollback_finished(state: RunState, event: ev.RollbackFinished) -> None:
+    if state.rollback is None:
+        raise _misfit(state, event, "no rollback was under way")
     state.rollback_status = "done" if event.complete else "incomplete"
 
 
@@ -355,7 +362,7 @@ def _ended(status: WorkflowStatus) -> Callable[[RunState, Event], None]:
         state.status = status
         state.attention = True
         state.ended_at = event.at
-        state.token = state.owner = None
+        state.token = None
         state.pausing = False
 
     return end

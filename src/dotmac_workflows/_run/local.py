@@ -28,7 +28,7 @@ from .._core.state import RunState, apply
 from ..errors import (
     ConcurrencyError,
     LeaseLostError,
-    PersistenceError,
+    WorkflowError,
     WorkflowNotFoundError,
 )
 from ..persistence import LeaseChange, Leases
@@ -37,10 +37,9 @@ from . import callbacks, lease
 from .callbacks import Callback
 from .drive import Conflict
 from .journal import Journal, LiveJournal, StoredJournal
+from .logs import keys, log_facts, logger
 from .outcomes import Outcomes
 from .runtime import Runtime
-
-logger = logging.getLogger("dotmac_workflows")
 
 
 class Subject(Protocol):
@@ -109,6 +108,8 @@ class LocalHost:
         self._task = asyncio.current_task()
         self._cancels = 0
         self._others_cancels = 0
+        self._cancelled_before = False
+        """Whether the cancel came before the step that is about to run was called."""
         self._lost: LeaseLostError | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -141,7 +142,7 @@ class LocalHost:
         self.run = state.plan
         self._publish(state)
         if self._log:
-            callbacks.log(state, events)
+            log_facts(state, events)
         subject = self._subject
         if state.attention or subject.on_step_completed is not None or subject.on_step_started is not None:
             await callbacks.tell(subject, state, events)
@@ -172,6 +173,8 @@ class LocalHost:
         """
         started = action.started
         error: Exception | None = None
+        if self._cancelled_before and type(action) is RunStep:
+            return [interrupted(action.started, self.now(), f"A cancel came before step {started.step!r} was called.")]
         self.action = action
         began = self._monotonic()
         try:
@@ -186,21 +189,34 @@ class LocalHost:
         finally:
             self.action = None
         elapsed = self._monotonic() - began
+        if elapsed < 0:
+            elapsed = 0.0  # not by a clock that keeps its promise
         if self._cancels:
             self._calm_down()
             if self._lost is not None:
                 raise self._lost
         if type(action) is RunStep:
-            if type(answer) is WorkflowResult and answer.success and answer.step == started.step and self._live:
-                # What `Outcomes.of_step` comes to for a step in memory when all is well.
+            if (
+                type(answer) is WorkflowResult
+                and answer.success is True
+                and answer.step == started.step
+                and answer.requires_approval is False
+            ):
+                # What `Outcomes.of_step` comes to when all is well.
                 answer.execution_time = elapsed
-                return [new_event(StepSucceeded, (self._time_ns() // 1000, answer, answer.requires_approval))]
-            return [self._outcomes().of_step(started.step, answer, error, elapsed)]
-        return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
+                succeeded = new_event(StepSucceeded, (self._time_ns() // 1000, answer, False))
+                if self._live is not None:
+                    return [succeeded]
+                try:
+                    return [self._journal.seal(succeeded)]
+                except WorkflowError:
+                    pass  # it cannot be stored: then that is what happened
+            return [self._outcomes(started.attempt).of_step(started.step, answer, error, elapsed)]
+        return [self._outcomes(started.attempt).of_rollback(started.step, answer, error, elapsed)]
 
-    def _outcomes(self) -> Outcomes:
+    def _outcomes(self, attempt: int) -> Outcomes:
         assert self.run is not None, "nothing runs before its start was committed"
-        return Outcomes(self._subject.workflow_id, self.run.workflow_type, self._journal, self.now)
+        return Outcomes(self._subject.workflow_id, self.run.workflow_type, attempt, self._journal, self.now)
 
     def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
         """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
@@ -217,9 +233,13 @@ class LocalHost:
     def interrupt(self) -> None:
         """Interrupt the step that runs, if one does; it is given time to end, and waited for.
 
-        Does nothing between steps, where the next append hears of it, and nothing to a step that calls it itself.
+        Does nothing to a step that calls it itself. One that was recorded to run and is not called yet (callbacks are
+        told first) is not called any more.
         """
-        if self.action is None or self._task is None or self._cancels or self._task is asyncio.current_task():
+        if self.action is None:
+            self._cancelled_before = True
+            return
+        if self._task is None or self._cancels or self._task is asyncio.current_task():
             return
         self._others_cancels = self._task.cancelling()
         self._cancel_task()
@@ -250,21 +270,31 @@ class LocalHost:
 
     def _heartbeat(self) -> None:
         self._arm_heartbeat()
-        if self.action is not None and (self._renewal is None or self._renewal.done()):
+        held = self._tenure is not None and self._tenure.in_place == self._tenure.token
+        if held and (self._renewal is None or self._renewal.done()):
             self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
-        """Renew the lease of a step that takes its time, and look at what was recorded meanwhile."""
+        """Renew the lease of a step or callback that takes its time, and look at what was recorded meanwhile."""
         tenure, journal = self._tenure, self._journal
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
         try:
-            version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            try:
+                version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            except LeaseLostError as error:
+                # Where the lease is gone, whoever had it has ended the run, or holds it at a gate.
+                owner = error.owner or (await journal.fresh().load()).owner
+                self._lose(action, _lease_lost(workflow_id, owner))
+                return
             state = await journal.fresh().load() if version != journal.version else None
-        except LeaseLostError as error:
-            self._lose(action, _lease_lost(workflow_id, error.owner))
-        except PersistenceError:
-            logger.warning("The lease of workflow %r could not be renewed; trying again.", workflow_id, exc_info=True)
+        except Exception:  # whatever a backend of one's own raises: the step goes on, and its append will tell
+            logger.warning(
+                "The lease of workflow %r could not be renewed; trying again.",
+                workflow_id,
+                exc_info=True,
+                extra=self._keys("lease_not_renewed"),
+            )
         else:
             if state is not None and state.token != tenure.token:
                 self._lose(action, _lease_lost(workflow_id, state.owner))
@@ -294,12 +324,16 @@ class LocalHost:
                 except ConcurrencyError:
                     continue
                 return
-        except PersistenceError:
+        except Exception:  # what the run was left for is on its way, and matters more
             logger.warning(
                 "The lease of workflow %r could not be let go; it expires by itself.",
                 self._subject.workflow_id,
                 exc_info=True,
+                extra=self._keys("lease_not_released"),
             )
+
+    def _keys(self, event: str) -> dict[str, object]:
+        return keys(self._subject.workflow_id, self.run.workflow_type if self.run is not None else None, event)
 
     def close(self) -> None:
         """Stop the heartbeat."""

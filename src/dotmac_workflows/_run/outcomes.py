@@ -1,17 +1,16 @@
 """Making one fact of whatever the user's code did: a result, an exception, nonsense, a value that cannot be stored."""
 
-import logging
+import copy
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 
 from .._core.commands import settle, settle_rollback
 from .._core.events import Event, RollbackOutcome, RollbackStepSkipped, StepOutcome
-from ..errors import PayloadTooLargeError, ResultNotSerializableError
+from ..errors import PayloadTooLargeError, ResultNotSerializableError, WorkflowConfigurationError, WorkflowError
 from ..result import WorkflowResult
 from .journal import Journal
+from .logs import keys, logger
 
-logger = logging.getLogger("dotmac_workflows")
 _MESSAGE_LIMIT = 10_000  # characters of an exception's own text that are kept
 _TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, where the error is
 
@@ -19,9 +18,12 @@ _TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, w
 class Outcomes:
     """Turns what steps answer into events that the journal can keep."""
 
-    def __init__(self, workflow_id: str, workflow_type: str, journal: Journal, now: Callable[[], int]) -> None:
+    def __init__(
+        self, workflow_id: str, workflow_type: str, attempt: int, journal: Journal, now: Callable[[], int]
+    ) -> None:
         self._workflow_id = workflow_id
         self._workflow_type = workflow_type
+        self._attempt = attempt
         self._journal = journal
         self._now = now
 
@@ -31,9 +33,11 @@ class Outcomes:
             result = self._failure(step, step, error)
         elif not isinstance(answer, WorkflowResult):
             result = _invalid(step, f"Step {step!r} returned {type(answer).__name__}, not a WorkflowResult.")
+        elif (problem := _undecided(answer)) is not None:
+            result = _invalid(step, f"Step {step!r} returned a result whose {problem}.")
         elif answer.step != step:
             self._warn(step, "Step %r of workflow %r returned a result for step %r; it is recorded as its own.", answer)
-            result = replace(answer, step=step)
+            result = _renamed(answer, step)
         else:
             result = answer
         result.execution_time = elapsed
@@ -49,16 +53,20 @@ class Outcomes:
             result, error = None, None
         elif error is not None:
             result = self._failure(name, step, error)
-        elif answer is None or (isinstance(answer, WorkflowResult) and answer.step == name):
-            result = answer
-        elif isinstance(answer, WorkflowResult):
-            if answer.step != step:
-                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
-            result = replace(answer, step=name)
-        else:
+        elif answer is None:
+            result = None
+        elif not isinstance(answer, WorkflowResult):
             result = _invalid(
                 name, f"The rollback of step {step!r} returned {type(answer).__name__}, not a WorkflowResult or None."
             )
+        elif (problem := _undecided(answer)) is not None:
+            result = _invalid(name, f"The rollback of step {step!r} returned a result whose {problem}.")
+        elif answer.step == name:
+            result = answer
+        else:
+            if answer.step != step:
+                self._warn(step, "The rollback of step %r of workflow %r returned a result for step %r.", answer)
+            result = _renamed(answer, name)
         outcome = settle_rollback(result, step, self._now(), *_exception(error))
         if isinstance(outcome, RollbackStepSkipped):
             self._warn(step, "Step %r of workflow %r has no rollback: nothing was undone.")
@@ -67,48 +75,84 @@ class Outcomes:
 
     def _seal(self, step: str, outcome: StepOutcome | RollbackOutcome) -> Event:
         """Return the outcome as it will be read back, or the failure to store it."""
+        refusal: WorkflowError
         try:
             return self._journal.seal(outcome)
         except ResultNotSerializableError as error:
-            code, cause = "result_not_serializable", f"{error}"
-            exception = type(error).__name__
+            code, refusal = "result_not_serializable", error
         except PayloadTooLargeError as error:
-            code, cause = "payload_too_large", f"{error}"
-            exception = type(error).__name__
-        except TypeError as error:
-            code, cause = "invalid_result", f"a field is not of its type ({error})"
-            exception = type(error).__name__
+            code, refusal = "payload_too_large", error
+        except WorkflowConfigurationError as error:
+            code, refusal = "invalid_result", error
+        exception, cause = type(refusal).__name__, str(refusal)[:_MESSAGE_LIMIT]  # a path is as long as its keys
         had = outcome.result
         told = "" if had.success else f" It had failed: {str(had.message or had.error)[:_MESSAGE_LIMIT]}"
         message = f"The result of {had.step!r} cannot be stored: {cause}{told}"
         result = WorkflowResult(False, had.step, error=code, message=message, execution_time=had.execution_time)
-        logger.error("Workflow %r: %s", self._workflow_id, message, extra=self._extra(step))
+        logger.error(
+            "Workflow %r: The result of %r cannot be stored: %s",
+            self._workflow_id,
+            had.step,
+            cause,
+            extra=self._keys("result_refused", step),
+        )
         if isinstance(outcome, StepOutcome):
             return self._journal.seal(settle(result, outcome.at, exception))
         return self._journal.seal(settle_rollback(result, step, outcome.at, exception))
 
     def _failure(self, name: str, step: str, error: Exception) -> WorkflowResult:
-        said = traceback.format_exception_only(error)[-1].strip()[:_MESSAGE_LIMIT]
         logger.error(
             "Step %r of workflow %r raised %s.",
             name,
             self._workflow_id,
             type(error).__name__,
             exc_info=error,
-            extra=self._extra(step),
+            extra=self._keys("step_raised", step),
         )
-        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said}")
+        return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said(error)}")
 
     def _warn(self, step: str, text: str, answer: WorkflowResult | None = None) -> None:
         named = (answer.step,) if answer is not None else ()
-        logger.warning(text, step, self._workflow_id, *named, extra=self._extra(step))
+        event = "result_misnamed" if named else "rollback_missing"
+        logger.warning(text, step, self._workflow_id, *named, extra=self._keys(event, step))
 
-    def _extra(self, step: str) -> dict[str, object]:
-        return {"workflow_id": self._workflow_id, "workflow_type": self._workflow_type, "step": step}
+    def _keys(self, event: str, step: str) -> dict[str, object]:
+        return keys(self._workflow_id, self._workflow_type, event, step, self._attempt)
+
+
+def said(error: Exception) -> str:
+    """Return an exception's type and own text, without its notes, and no longer than a message bears."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    try:
+        text = str(error)
+    except Exception:
+        text = "<exception str() failed>"  # as tracebacks have it
+    return f"{name}: {text[:_MESSAGE_LIMIT]}" if text else name
 
 
 def _invalid(name: str, why: str) -> WorkflowResult:
     return WorkflowResult(False, name, error="invalid_result", message=f"{why} Return one, with success and step.")
+
+
+def _undecided(answer: WorkflowResult) -> str | None:
+    """Return which of a result's flags is neither true nor false (an array, say), or None."""
+    for name in ("success", "requires_approval"):
+        value = getattr(answer, name)
+        try:
+            bool(value)
+        except Exception:
+            return f"{name} is of type {type(value).__name__}, not a bool"
+    return None
+
+
+def _renamed(answer: WorkflowResult, step: str) -> WorkflowResult:
+    """Return a copy for another step; not by the constructor, which a subclass may have of its own."""
+    result = copy.copy(answer)
+    result.step = step
+    return result
 
 
 def _exception(error: Exception | None) -> tuple[str | None, str | None]:

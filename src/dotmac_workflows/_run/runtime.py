@@ -32,7 +32,7 @@ class Runtime:
     codec: Codec = field(default_factory=Codec)
     """How values become JSON; must know the types that stored runs used."""
     lease_seconds: float = 30.0
-    """How long a driver that is not heard of keeps its run. Renewed each third of it while a step runs."""
+    """How long a driver that is not heard of keeps its run; renewed each second while a step runs."""
     cancel_grace_seconds: float = 10.0
     """How long a step that was interrupted by a cancel may take to end before it is interrupted once more."""
 

@@ -7,8 +7,8 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from .._checks import check_name
 from .._core import codec
-from .._core.commands import check_name
 from .._verbs import Verbs, call_constructor
 from ..base import Workflow
 from ..errors import PersistenceError, WorkflowError

@@ -31,3 +31,8 @@ def __getattr__(name: str) -> object:
 
         return SQLitePersistence
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Show it before it is asked for."""
+    return sorted({*globals(), *__all__})

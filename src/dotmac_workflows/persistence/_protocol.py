@@ -6,7 +6,7 @@ methods, and what needs a missing one says so by name when it starts.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from ..status import WorkflowStatus
 
@@ -153,3 +153,13 @@ class Queries(Protocol):
             limit: How many at most, from 1.
         """
         ...
+
+
+def is_persistence(value: object) -> TypeGuard[Persistence]:
+    """Tell what ``isinstance`` does of `Persistence`, for each run, without the 5 µs that it takes in Python 3.11."""
+    return hasattr(value, "append") and hasattr(value, "read") and hasattr(value, "delete")
+
+
+def has_leases(value: object) -> TypeGuard[Leases]:
+    """Tell what ``isinstance`` does of `Leases`; see `is_persistence`."""
+    return hasattr(value, "lease") and hasattr(value, "renew")

@@ -12,9 +12,9 @@ from ...errors import PersistenceError, WorkflowConfigurationError
 from ...status import WorkflowStatus
 from .._protocol import Header, Lease, LeaseChange, Record
 from .._refusals import check_append, check_limit
-from .schema import Database
-from .statements import Append, Delete, Renew, Write, find_headers, read_lease, read_records
-from .writer import Close, Open, Read, Reader, Writer
+from ._schema import Database
+from ._statements import Append, Delete, Renew, Write, find_headers, read_lease, read_records
+from ._writer import Close, Open, Read, Reader, Writer
 
 Result = TypeVar("Result")
 

@@ -29,8 +29,8 @@ import threading
 from typing import NamedTuple
 
 from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
-from .failures import error_name
-from .lock import InterprocessLock
+from ._failures import error_name
+from ._lock import InterprocessLock
 
 APPLICATION_ID = 0x646D7766
 """Marks the file as ours: "dmwf" in ASCII."""
@@ -122,6 +122,7 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._uri = pathlib.Path(path).as_uri()
         self.lock = InterprocessLock(f"{path}-lock", BUSY_SECONDS)
         self.connection_class = sqlite3.Connection
         self.settings = Settings("", 0, 0)
@@ -264,7 +265,7 @@ class Database:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"{pathlib.Path(self.path).as_uri()}?mode={mode}",
+            f"{self._uri}?mode={mode}",
             uri=True,
             timeout=self.lock.time_limit,
             isolation_level=None,

@@ -17,7 +17,7 @@ from ...errors import JournalCorruptError
 from ...status import WorkflowStatus
 from .._protocol import Header, Lease, LeaseChange, Record
 from .._refusals import lease_lost, version_conflict
-from .calls import Call
+from ._calls import Call
 
 Result = TypeVar("Result")
 

@@ -27,10 +27,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ...errors import ConcurrencyError, LeaseLostError, PersistenceError
-from .calls import Call, Mailbox, deliver, start_thread
-from .failures import describe, explain, is_disk_full
-from .schema import SCHEMA_VERSION, Database
-from .statements import Write
+from ._calls import Call, Mailbox, deliver, start_thread
+from ._failures import describe, explain, is_disk_full
+from ._schema import SCHEMA_VERSION, Database
+from ._statements import Write
 
 _logger = logging.getLogger(__name__)
 
@@ -290,11 +290,14 @@ class Writer:
             cursor.close()  # see _close_connection
             try:
                 connection.execute("COMMIT")
+                self._log_is_used = database.is_wal
+                database.check_not_replaced()
+                log_size = database.wal_size()
+            except PersistenceError:  # the file was replaced: there is nothing to read back
+                raise
             except Exception as error:
                 raise _CommitError(error) from error
-            self._log_is_used = database.is_wal
-            database.check_not_replaced()
-            self._keep_log_short(connection, database.wal_size())
+            self._keep_log_short(connection, log_size)
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:
@@ -393,7 +396,7 @@ class Writer:
             with self._database.lock:
                 self._database.check_not_replaced()
                 self._checkpoint(self._connection, "TRUNCATE")
-        except PersistenceError as error:  # if the lock is busy, whoever holds it will do the same
+        except (PersistenceError, OSError) as error:  # if the lock is busy, whoever holds it will do the same
             _logger.debug("The log of %s was not emptied: %s", self._database.path, error)
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
@@ -421,7 +424,8 @@ def _close_connection(database: Database, connection: sqlite3.Connection) -> Non
     """
     try:
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(PersistenceError):  # who has the lock has the file open: this is not the last one
+            # Without the lock too: who has it has the file open, so that this is not the last connection.
+            with contextlib.suppress(PersistenceError, OSError):
                 stack.enter_context(database.lock)
             connection.close()
     except sqlite3.Error:

@@ -1,0 +1,37 @@
+"""Where the runs of a test are kept: every test of the contract runs on each backend that it makes sense for."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dotmac_workflows.persistence import InMemoryPersistence, SQLitePersistence
+from workflows import Backend, Store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Each backend that several objects and processes can share."""
+    if request.param == "memory":
+        yield InMemoryPersistence()
+    else:
+        async with SQLitePersistence(tmp_path / "journals.db") as opened:
+            yield opened
+
+
+@pytest.fixture(params=["live", "memory", "sqlite"])
+async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store | None]:
+    """Each place that a run can be kept in; None (``live``) is the object itself."""
+    if request.param == "live":
+        yield None
+    elif request.param == "memory":
+        yield InMemoryPersistence()
+    else:
+        async with SQLitePersistence(tmp_path / "journals.db") as opened:
+            yield opened
+
+
+@pytest.fixture
+def backend(any_store: Store | None) -> Backend:
+    """The same, with what makes workflows there."""
+    return Backend(any_store)

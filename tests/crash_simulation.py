@@ -1,0 +1,412 @@
+"""Runs over the pure core that crash where a schedule says, in no process and no event loop.
+
+A `Script` says what the world does to a run: how each step and each rollback step ends, who approves, rejects, cancels
+and pauses, and whether somebody retries. A `World` plays it, with the loop of the engine and a host of its own: every
+commit and every effect is a *point* where the driver can be lost, and another one then takes over from what was
+committed. A schedule is the numbers of the points at which that happens. `crash_judge` looks on.
+
+The coroutine of the loop is driven by hand (nothing in it waits), so that a schedule costs a fraction of a
+millisecond.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from crash_judge import Effect, Judge, Violation
+from dotmac_workflows._core import commands
+from dotmac_workflows._core.actions import RunRollback, RunStep, Wait
+from dotmac_workflows._core.decide import interrupted
+from dotmac_workflows._core.events import Claimed, Event, Settings, WorkflowStarted
+from dotmac_workflows._core.state import RunState, replay
+from dotmac_workflows._run.drive import Conflict, drive
+from dotmac_workflows.result import WorkflowResult
+from dotmac_workflows.status import WorkflowStatus
+
+Behaviour: TypeAlias = Literal[
+    "ok",
+    "fail",
+    "approve",  # asks for an approval, and gets it
+    "reject",
+    "cancel_at_gate",
+    "pause",  # somebody pauses while it runs
+    "pause_approve",
+    "cancel",  # somebody cancels while it runs, and it ends well all the same
+    "cancel_fail",
+    "interrupt",  # somebody cancels while it runs, and that interrupts it
+]
+Undoing: TypeAlias = Literal["ok", "none", "fail"]
+GOES_ON: tuple[Behaviour, ...] = ("ok", "approve", "pause", "pause_approve")
+STOPS: tuple[Behaviour, ...] = ("fail", "reject", "cancel_at_gate", "cancel", "cancel_fail", "interrupt")
+CANCELS: tuple[Behaviour, ...] = ("cancel", "cancel_fail", "interrupt")
+GATES: tuple[Behaviour, ...] = ("approve", "pause_approve", "reject", "cancel_at_gate")
+NAMES = ("reserve", "book", "reserve", "send")
+"""One comes twice."""
+LONG = 400
+"""More points than any run has: one that gets there does not end."""
+
+
+class Script(NamedTuple):
+    """What the world does to a run."""
+
+    behaviours: tuple[Behaviour, ...]
+    undoings: tuple[Undoing, ...]
+    settings: Settings
+    then: Literal["nothing", "retry", "waive"] = "nothing"
+    """What somebody does once it has failed: retry what is left undone, or answer for it, and then retry the run."""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        return NAMES[: len(self.behaviours)]
+
+
+class Outcome(NamedTuple):
+    """How a run ended, without what two runs may differ in: times, keys, wording."""
+
+    status: str
+    rollback_status: str
+    results: tuple[tuple[str, bool, str | None], ...]
+    approval: str
+
+
+class Crash(BaseException):
+    """The driver is lost."""
+
+
+class World:
+    """One run, played to its end.
+
+    Args:
+        script: What happens to it.
+        schedule: The numbers of the points at which the driver is lost, from 0.
+    """
+
+    def __init__(self, script: Script, schedule: Iterable[int] = ()) -> None:
+        self.script = script
+        self.points = 0
+        """How many points were passed."""
+        self.journal: list[Event] = []
+        self.judge = Judge(script.steps, script.settings)
+        self._schedule = frozenset(schedule)
+        self._passes = self._rollback_passes = 0
+        self._happened: set[int] = set()
+        self._instant = 0
+        self._drivers = 0
+        self._folded: RunState | None = None
+
+    def play(self) -> Outcome:
+        """Play it to the end.
+
+        Raises:
+            Violation: A promise was broken.
+        """
+        while (next_facts := self._next_facts()) is not None:
+            self._take_over(*next_facts)
+        state = self.state()
+        self.judge.finished(state.status.value, state.rollback_status)
+        self.outcome = Outcome(
+            state.status.value,
+            state.rollback_status,
+            tuple((result.step, result.success, result.error) for result in state.results),
+            str(state.approval_data),
+        )
+        return self.outcome
+
+    # The persons and processes outside.
+
+    def _next_facts(self) -> tuple[RunState, list[Event]] | None:
+        """Return what somebody does next, with the state that it rests on; None: nobody does anything more."""
+        script, now = self.script, self.now()
+        state = self.state()
+        if state.plan is None:
+            run_id = f"run-{self._drivers}"
+            return state, [WorkflowStarted(now, run_id, "Simulated", script.steps, script.settings, {}, None)]
+        if state.status is WorkflowStatus.RUNNING:
+            return state, []
+        if state.status is WorkflowStatus.PAUSED:
+            return state, commands.resume(state, now, None)
+        if state.status is WorkflowStatus.WAITING_APPROVAL:
+            return self._decide(state, now)
+        if script.then == "nothing":
+            return None
+        if state.rollback_status == "incomplete":
+            assert state.rollback is not None
+            if script.then == "retry" or not state.rollback.failed:
+                return state, commands.retry_rollback(state, now, None)
+            self.outside(commands.skip_rollback(state, now, state.rollback.failed[0].step.step, "by hand", None))
+            return self._next_facts()
+        if state.status is WorkflowStatus.FAILED and not self._passes:
+            return state, commands.retry(state, now, None)
+        return None
+
+    def _decide(self, state: RunState, now: int) -> tuple[RunState, list[Event]]:
+        """Decide the gate: in one go with driving on, or, at every other step, by only recording the decision."""
+        behaviour = self.script.behaviours[state.index]
+        if behaviour == "reject":
+            facts = commands.reject(state, now, None, "approver@example.com", state.gate)
+        elif behaviour == "cancel_at_gate":
+            facts = commands.cancel(state, now, None, None)
+        else:
+            facts = commands.approve(state, now, {"step": state.index}, "approver@example.com", state.gate)
+        if state.index % 2:
+            self.outside(facts)
+            return self.state(), []
+        return state, facts
+
+    def outside(self, facts: list[Event]) -> None:
+        """Append what somebody did who does not drive."""
+        self.append(facts, len(self.journal) + len(facts))
+
+    def _take_over(self, state: RunState, facts: list[Event]) -> None:
+        self._drivers += 1
+        driver = f"driver-{self._drivers}"
+        coroutine = drive(SimulatedHost(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            folded = self.state()
+            if end.value != folded:
+                raise Violation(f"invariant 12 fold: live {end.value} is not folded {folded}") from None
+            self._folded = folded
+        except Crash:
+            self.judge.crashed()
+
+    # The store, and the points.
+
+    def now(self) -> int:
+        self._instant += 1
+        return self._instant
+
+    def state(self) -> RunState:
+        """Return what the journal amounts to, for one caller to own."""
+        folded, self._folded = self._folded, None
+        return folded or replay("simulated", self.journal)
+
+    def append(self, events: list[Event], version: int) -> None:
+        self._folded = None
+        self.judge.committed(events, version)
+        self.journal += events
+        for event in events:
+            name = type(event).__name__
+            self._passes += name == "Retried"
+            self._rollback_passes += name == "RollbackRetried"
+
+    def point(self) -> None:
+        """Pass a point, unless the schedule says that the driver is lost here."""
+        point = self.points
+        self.points += 1
+        if point in self._schedule:
+            raise Crash
+        if point > LONG:
+            raise Violation("invariant 20 ends: the run goes on and on")
+
+    # The user's code.
+
+    def run_step(self, action: RunStep) -> Event:
+        started = action.started
+        self._act("forward", action)
+        behaviour = self.script.behaviours[started.position] if not self._passes else "ok"
+        fails = behaviour in ("fail", "cancel_fail")
+        error = "declined" if fails else None
+        asks = behaviour in GATES
+        result = WorkflowResult(not fails, started.step, {"at": started.position}, error, requires_approval=asks)
+        if behaviour in CANCELS or behaviour.startswith("pause"):
+            self.point()
+            self._interfere(started.position, behaviour)
+        if behaviour == "interrupt":
+            return interrupted(started, self.now(), "cancelled")
+        return commands.settle(result, self.now())
+
+    def _interfere(self, position: int, behaviour: Behaviour) -> None:
+        """Have somebody cancel or pause while the step runs, once."""
+        if position in self._happened:
+            return
+        self._happened.add(position)
+        command: Callable[..., list[Event]] = commands.cancel if behaviour in CANCELS else commands.pause
+        self.outside(command(self.state(), self.now(), None, None))
+
+    def run_rollback(self, action: RunRollback) -> Event:
+        started = action.started
+        self._act("rollback", action)
+        how = self.script.undoings[started.position]
+        if how == "none":
+            return commands.settle_rollback(None, started.step, self.now())
+        fails = how == "fail" and not self._rollback_passes
+        error = "stuck" if fails else None
+        result = WorkflowResult(not fails, f"rollback_{started.step}", {}, error)
+        return commands.settle_rollback(result, started.step, self.now())
+
+    def _act(self, phase: Literal["forward", "rollback"], action: RunStep | RunRollback) -> None:
+        _, step, position, visit, attempt = action.started
+        assert isinstance(self.journal[0], WorkflowStarted)
+        key = f"{self.journal[0].run_id}:{phase[0]}:{visit}:{step}"
+        self.judge.acted(Effect(phase, step, position, visit, attempt, key))
+
+
+class SimulatedHost:
+    """Drives in the world; see `dotmac_workflows._run.drive.Host`."""
+
+    def __init__(self, world: World, token: str) -> None:
+        self._world = world
+        self._token = token
+
+    def now(self) -> int:
+        return self._world.now()
+
+    async def commit(self, state: RunState, events: list[Event]) -> None:
+        world = self._world
+        world.point()
+        if len(world.journal) != state.version - len(events):
+            raise Conflict(world.state())
+        world.append(events, state.version)
+        world.point()
+
+    async def wait(self, wait: Wait) -> list[Event]:
+        return []
+
+    async def perform(self, action: RunStep | RunRollback) -> list[Event]:
+        world = self._world
+        return [world.run_step(action) if isinstance(action, RunStep) else world.run_rollback(action)]
+
+
+# Scripts.
+
+_OK: tuple[Behaviour, ...] = ("ok",)
+_UNDONE: tuple[Undoing, ...] = ("ok",)
+_STUCK: tuple[Undoing, ...] = ("fail",)
+
+
+def scripts(length: int) -> Iterator[Script]:
+    """Return every script of a length, without those that differ in what never happens alone."""
+    for behaviours in _behaviours(length, GOES_ON):
+        yield from _with_settings(behaviours)
+    for behaviours in _behaviours(length, (*GOES_ON, "fail")):
+        if "fail" in behaviours:
+            yield from _continuing(behaviours)
+
+
+def _behaviours(length: int, goes_on: tuple[Behaviour, ...]) -> Iterator[tuple[Behaviour, ...]]:
+    """Return every mix; after a step that stops the run come steps that must never run."""
+    if length == 0:
+        yield ()
+        return
+    for first in goes_on:
+        for rest in _behaviours(length - 1, goes_on):
+            yield (first, *rest)
+    for stop in STOPS:
+        if stop not in goes_on:
+            yield (stop, *_OK * (length - 1))
+
+
+def _settings(behaviours: tuple[Behaviour, ...]) -> Settings:
+    return Settings(rollback_on_failure=False, require_approval=any(behaviour in GATES for behaviour in behaviours))
+
+
+def _continuing(behaviours: tuple[Behaviour, ...]) -> Iterator[Script]:
+    settings = _settings(behaviours)._replace(continue_on_step_failure=True)
+    undoings = _UNDONE * len(behaviours)
+    yield Script(behaviours, undoings, settings)
+    if any(behaviour in STOPS and behaviour != "fail" for behaviour in behaviours):
+        yield Script(behaviours, undoings, settings._replace(rollback_on_cancel=True))
+
+
+def _with_settings(behaviours: tuple[Behaviour, ...]) -> Iterator[Script]:
+    stop = next((index for index, behaviour in enumerate(behaviours) if behaviour in STOPS), None)
+    plain = _settings(behaviours)
+    all_undone = _UNDONE * len(behaviours)
+    yield Script(behaviours, all_undone, plain)
+    if stop is None:
+        return
+    failed = behaviours[stop] == "fail"
+    if failed:
+        yield Script(behaviours, all_undone, plain, "retry")
+        undoing = plain._replace(rollback_on_failure=True)
+    else:
+        undoing = plain._replace(rollback_on_cancel=True)
+    for undoings in _undoings(len(behaviours), stop + (not failed)):
+        yield Script(behaviours, undoings, undoing)
+        if failed or "fail" in undoings:
+            yield Script(behaviours, undoings, undoing, "retry")
+        if "fail" in undoings:
+            yield Script(behaviours, undoings, undoing, "waive")
+            halting = undoing._replace(on_rollback_failure="halt")
+            yield Script(behaviours, undoings, halting)
+            yield Script(behaviours, undoings, halting, "retry")
+            yield Script(behaviours, undoings, halting, "waive")
+
+
+def _undoings(length: int, count: int) -> Iterator[tuple[Undoing, ...]]:
+    """Return the mixes of how `count` steps are undone: all well, each one otherwise, all failing."""
+    yield _UNDONE * length
+    for index in range(count):
+        for how in (*_STUCK, "none"):
+            yield (*_UNDONE * index, how, *_UNDONE * (length - index - 1))
+    if count > 1:
+        yield _STUCK * length
+
+
+def _interrupting(behaviour: Behaviour) -> Behaviour:
+    return "interrupt" if behaviour in CANCELS else behaviour
+
+
+def without_crashes(script: Script) -> tuple[set[Outcome], int]:
+    """Return how a run may end, and how many points it has when nothing crashes.
+
+    It ends as it does without crashes, or as if a cancel had interrupted the step that it hit.
+    """
+    clean = play(script, (), None)
+    outcomes = {clean.outcome}
+    hit = tuple(map(_interrupting, script.behaviours))
+    if hit != script.behaviours:
+        outcomes.add(play(script._replace(behaviours=hit), (), None).outcome)
+    return outcomes, clean.points
+
+
+# Schedules.
+
+
+def every_schedule(script: Script, crashes: int) -> int:
+    """Play a script with every schedule of at least one crash and up to so many; return how many those were.
+
+    Raises:
+        Violation: A promise was broken; the message holds the script and the schedule, which is all it takes to see
+            it again.
+    """
+    ends, points_of_clean = without_crashes(script)
+
+    def play_on(schedule: tuple[int, ...], points: int) -> int:
+        played = 0
+        for point in range(schedule[-1] + 1 if schedule else 0, points):
+            longer = (*schedule, point)
+            world = play(script, longer, ends)
+            played += 1
+            if len(longer) < crashes:
+                played += play_on(longer, world.points)
+        return played
+
+    return play_on((), points_of_clean)
+
+
+def sampled_schedules(script: Script, crashes: int, count: int, chance: random.Random) -> int:
+    """Play a script with so many schedules of so many crashes, drawn by `chance`; return how many those were."""
+    ends, points = without_crashes(script)
+    points += 3 * crashes
+    for _ in range(count):
+        play(script, sorted(chance.sample(range(points), min(crashes, points))), ends)
+    return count
+
+
+def play(script: Script, schedule: Sequence[int], ends: set[Outcome] | None) -> World:
+    """Play one schedule, and hold its end against those that may be."""
+    world = World(script, schedule)
+    try:
+        outcome = world.play()
+        if ends is not None and outcome not in ends:
+            raise Violation(f"invariant 11 same end: {outcome} instead of {ends}")
+    except Exception as error:
+        raise Violation(f"{error}\n{script}\nschedule {tuple(schedule)}\n{_lines(world.journal)}") from error
+    return world
+
+
+def _lines(journal: Iterable[Any]) -> str:
+    return "\n".join(f"  {seq} {event}" for seq, event in enumerate(journal, 1))

@@ -1,0 +1,218 @@
+"""A driver that is left before the end: its task cancelled, the process told to stop, the coroutine closed.
+
+Shutting down is not cancelling: nothing terminal is recorded, the lease is let go, and the run can be resumed.
+"""
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+
+from dotmac_workflows import PersistenceError, WorkflowResult, WorkflowStatus
+from dotmac_workflows._core.events import StepStarted
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Held,
+    InTurn,
+    Order,
+    Store,
+    Wrapper,
+    asks,
+    events,
+    fails,
+    kinds,
+    raises,
+    seen,
+    within,
+)
+
+
+class Shutdown(BaseException):
+    """Something else that is no Exception."""
+
+
+LEAVING = [KeyboardInterrupt, SystemExit, Shutdown, asyncio.CancelledError]
+
+
+async def test_cancelling_the_task_is_not_cancelling_the_workflow(backend: Backend) -> None:
+    """Invariant 17."""
+    held = Held()
+    order = backend.order(does={"b": held})
+    order.configure(rollback_on_cancel=True)
+    task = asyncio.create_task(order.execute())
+    await within(held.running.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(task)
+    assert task.cancelled()
+    assert (seen(order), order.rollback_status) == (("running", ["a"]), "none")
+    assert (await kinds(order))[-2:] == ["StepSucceeded", "StepStarted"]
+    again = await backend.again(order)
+    held.go.set()
+    await again.resume()
+    assert (seen(again), again.ledger) == (("completed", ["a", "b", "c"]), ["a", "b", "b", "c"])
+    attempts = [event.attempt for event in await events(again) if isinstance(event, StepStarted) and event.step == "b"]
+    assert attempts == [1, 2]
+
+
+@pytest.mark.parametrize("error", LEAVING)
+async def test_what_is_no_exception_passes_through_and_the_run_is_resumable(
+    backend: Backend, error: type[BaseException]
+) -> None:
+    order = backend.order(does={"b": InTurn(raises(error()), None)})
+    with pytest.raises(error):
+        await order.execute()
+    assert seen(order) == ("running", ["a"])
+    if backend.persistence is not None:
+        assert (await kinds(order, leases=True))[-2:] == ["StepStarted", "Released"]
+        assert await backend.persistence.lease("order-1") is None  # type: ignore[attr-defined] # both backends have it
+    again = await backend.again(order)
+    await again.execute()
+    assert (seen(again), again.ledger) == (("completed", ["a", "b", "c"]), ["a", "b", "b", "c"])
+
+
+@pytest.mark.parametrize("error", LEAVING)
+async def test_in_a_rollback_too(backend: Backend, error: type[BaseException]) -> None:
+    order = backend.order(does={"c": fails(), "rollback_b": InTurn(raises(error()), None)})
+    with pytest.raises(error):
+        await order.execute()
+    assert (order.status, order.rollback_status) == (WorkflowStatus.RUNNING, "running")
+    again = await backend.again(order)
+    await again.resume()
+    assert (seen(again), again.rollback_status) == (("failed", ["a", "b", "c!", "rollback_b", "rollback_a"]), "done")
+    assert again.ledger == ["a", "b", "c", "rollback_b", "rollback_b", "rollback_a"]
+
+
+@pytest.mark.parametrize("error", LEAVING)
+async def test_letting_the_lease_go_costs_one_write_more(store: Store, error: type[BaseException]) -> None:
+    counted = Wrapper(store)
+    order = Order("order-1", ABC, persistence=counted, does={"b": raises(error())})
+    with pytest.raises(error):
+        await order.execute()
+    assert [kinds for _, kinds in counted.appends] == [
+        ["workflow_started", "claimed", "step_started"],
+        ["step_succeeded", "step_started"],
+        ["released"],
+    ]
+    assert await store.lease("order-1") is None
+
+
+async def test_a_lease_that_cannot_be_let_go_hides_nothing_and_expires_by_itself(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Wrapper):
+        async def append(self, workflow_id: str, records: Any, **how: Any) -> None:
+            if records[-1].kind == "released":
+                raise PersistenceError("disk full")
+            await super().append(workflow_id, records, **how)
+
+    order = Order("order-1", ABC, persistence=Full(store), does={"a": raises(KeyboardInterrupt())})
+    with pytest.raises(KeyboardInterrupt):
+        await order.execute()
+    assert await store.lease("order-1") is not None
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "The lease of workflow 'order-1' could not be let go" in warning.getMessage()
+    again = await Order.load("order-1", store, ledger=order.ledger)
+    await again.resume()
+    assert (seen(again), again.ledger) == (("completed", ["a", "b", "c"]), ["a", "a", "b", "c"])
+
+
+async def test_a_time_limit_around_execute_leaves_a_run_that_can_be_resumed(backend: Backend) -> None:
+    held = Held()
+    order = backend.order(does={"b": held})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await order.execute()
+    assert seen(order) == ("running", ["a"])
+    held.go.set()
+    await order.resume()
+    assert seen(order) == ("completed", ["a", "b", "c"])
+
+
+async def test_a_time_limit_inside_a_step_is_a_failure_of_the_step(backend: Backend) -> None:
+    async def slow(workflow: Order, name: str) -> WorkflowResult:
+        async with asyncio.timeout(0.001):
+            await asyncio.Event().wait()
+        raise AssertionError
+
+    order = backend.order(["a"], does={"a": slow})
+    await order.execute()
+    assert (seen(order), order.results[0].error) == (("failed", ["a!"]), "step_execution_error")
+    assert order.results[0].message == "Step 'a' failed: TimeoutError"
+
+
+async def test_a_step_that_swallows_the_cancellation_of_its_task_goes_on(backend: Backend) -> None:
+    running = asyncio.Event()
+
+    async def swallows(workflow: Order, name: str) -> WorkflowResult:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return WorkflowResult(True, name, {"swallowed": True})
+        raise AssertionError
+
+    order = backend.order(["a", "b"], does={"a": swallows})
+    task = asyncio.create_task(order.execute())
+    await within(running.wait())
+    task.cancel()
+    await within(task)
+    assert (seen(order), order.results[0].data) == (("completed", ["a", "b"]), {"swallowed": True})
+
+
+@types.coroutine
+def closed_once(coroutine: Coroutine[Any, Any, Any], reached: Callable[[], bool]) -> Generator[Any, None, None]:
+    """Drive a coroutine by hand, inside the task at hand, and close it when something is reached."""
+    while True:
+        awaited = coroutine.send(None)
+        if reached():
+            break
+        yield awaited
+    coroutine.close()
+
+
+async def test_a_coroutine_that_is_closed_writes_nothing_and_the_run_is_resumable_at_once(backend: Backend) -> None:
+    """GeneratorExit may not await, so that the lease stays; its token is no longer held by anybody here."""
+    held = Held()
+    order = backend.order(does={"b": held})
+    await within(closed_once(order.execute(), held.running.is_set))
+    before = await kinds(order, leases=True)
+    assert before[-2:] == ["StepSucceeded", "StepStarted"]
+    assert seen(order) == ("running", ["a"])
+    held.go.set()
+    again = await backend.again(order)
+    await again.resume()
+    assert (await kinds(order, leases=True))[: len(before)] == before
+    assert (seen(again), again.ledger) == (("completed", ["a", "b", "c"]), ["a", "b", "b", "c"])
+
+
+async def test_after_leaving_the_object_can_be_used_on(backend: Backend) -> None:
+    does: dict[str, Behaviour] = {"a": InTurn(raises(SystemExit()), asks)}
+    order = backend.order(does=does)
+    order.configure(require_approval=True)
+    with pytest.raises(SystemExit):
+        await order.execute()
+    await order.execute()
+    await order.approve_and_continue()
+    assert (seen(order), order.ledger) == (("completed", ["a", "b", "c"]), ["a", "a", "b", "c"])
+
+
+async def test_a_run_that_was_left_may_be_paused_or_cancelled_by_anybody(backend: Backend) -> None:
+    paused = backend.order(does={"b": InTurn(raises(SystemExit()), None)})
+    with pytest.raises(SystemExit):
+        await paused.execute()
+    await paused.pause()
+    assert paused.status is WorkflowStatus.PAUSED
+    await paused.execute()
+    assert paused.ledger == ["a", "b"]
+    await paused.resume()
+    assert (seen(paused), paused.ledger) == (("completed", ["a", "b", "c"]), ["a", "b", "b", "c"])
+    cancelled = backend.order(workflow_id="order-2", does={"b": raises(SystemExit())})
+    with pytest.raises(SystemExit):
+        await cancelled.execute()
+    await cancelled.cancel()
+    assert seen(cancelled) == ("cancelled", ["a", "b!"])
