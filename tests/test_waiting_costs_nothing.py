@@ -7,10 +7,10 @@ import weakref
 from pathlib import Path
 
 import pytest
-from workflows import Backend, Behaviour, Order, Store, asks, raises, seen
 
 from dotmac_workflows import SQLitePersistence, WorkflowResult
 from dotmac_workflows._run.local import LocalHost
+from workflows import Backend, Behaviour, Order, Store, asks, raises, seen
 
 
 async def pauses(workflow: Order, name: str) -> WorkflowResult:
