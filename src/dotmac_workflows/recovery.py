@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ._run.logs import keys
 from ._verbs import Verbs, call_constructor, type_name
@@ -19,8 +18,7 @@ WorkflowMaker: TypeAlias = type[Workflow] | Callable[[str, Persistence], Workflo
 """A class, or what makes a workflow of an id and the store: for those that need more than these two."""
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(NamedTuple):
     """What became of one run that was due."""
 
     workflow_id: str
