@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from workflows import Backend, Order, Store, asks, events, seen
 
 from dotmac_workflows import (
     Codec,
@@ -18,6 +17,7 @@ from dotmac_workflows import (
     Runtime,
     WorkflowResult,
 )
+from workflows import Backend, Order, Store, asks, events, seen
 
 EVERYTHING: dict[str, Any] = {
     "json": {"null": None, "true": True, "int": 10**30, "float": 0.1, "text": "é\u2028", "list": [1, [2]], "": {}},
