@@ -277,10 +277,10 @@ def verify_store(context: Context) -> int:
         for problem in found.problems:
             what = "damaged" if isinstance(problem, JournalCorruptError) else "not readable"
             context.out.line(Styled(what, "bad"), f": {problem}")
-        sound = found.workflows - len(found.problems)
+        sound = found.workflows - sum(problem.workflow_id is not None for problem in found.problems)
         summary = f"{found.workflows} runs checked in {duration(time.monotonic() - began)}"
         if found.problems:
-            context.out.line(f"{summary}: {sound} sound, ", Styled(f"{len(found.problems)} not", "bad"), ".")
+            context.out.line(f"{summary}: {sound} sound, ", Styled(f"{found.workflows - sound} not", "bad"), ".")
             return STORE
         context.out.line(f"{summary}, {found.records} records: ", Styled("no damage", "good"), ".")
         return DONE
