@@ -18,7 +18,6 @@ from dotmac_workflows import (
     JournalCorruptError,
     JournalTooNewError,
     PersistenceError,
-    Runtime,
     SQLitePersistence,
     Workflow,
     WorkflowError,
@@ -29,7 +28,6 @@ from dotmac_workflows import (
 )
 from dotmac_workflows._run.journal import digest_of
 from dotmac_workflows.persistence import Header, Record
-from dotmac_workflows.testing import FakeClock
 from scripted import Scripted, ran
 
 STEPS = ["a", "b"]
@@ -78,6 +76,26 @@ def rows(path: Path, workflow_id: str) -> list[Row]:
             for table in ("workflows", "records")
             for row in database.execute(f"SELECT * FROM {table} WHERE workflow_id = ?", (workflow_id,))
         ]
+
+
+async def attempt(verb: str, store: SQLitePersistence) -> None:
+    """Do with a fresh object of order-1 what a process might."""
+    if verb == "load":
+        await Scripted.load("order-1", store)
+    else:
+        await getattr(Scripted("order-1", STEPS, {"amount": 5}, persistence=store), verb)()
+
+
+def spoil_index(path: Path) -> None:
+    """Have the entry for order-1 in the index of lists lead to no row."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        ((page,),) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'workflows_by_start'").fetchall()
+        ((page_size,),) = database.execute("PRAGMA page_size").fetchall()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"order-1", (page - 1) * page_size)
+    assert at < page * page_size
+    data[at : at + 7] = b"order-0"
+    path.write_bytes(data)
 
 
 OF_1 = "WHERE workflow_id = 'order-1'"
@@ -181,10 +199,7 @@ class TestDamagedJournals:
         async with SQLitePersistence(path) as store:
             for verb in ("load", "execute", "resume", "approve", "reject_and_cancel", "pause", "cancel", "retry"):
                 with pytest.raises(PersistenceError) as caught:
-                    if verb == "load":
-                        await Scripted.load("order-1", store)
-                    else:
-                        await getattr(Scripted("order-1", STEPS, {"amount": 5}, persistence=store), verb)()
+                    await attempt(verb, store)
                 assert caught.value.workflow_id == "order-1"
                 if verb == "execute" and what == "the header gone":
                     assert "the row is there already" in str(caught.value)  # of a fresh object that reads nothing
@@ -265,17 +280,7 @@ class TestDamagedJournals:
             assert (await Scripted.load("order-4", store)).status is WorkflowStatus.COMPLETED
 
     async def test_an_index_that_leads_to_no_row_is_reported(self, path: Path) -> None:
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            (page,) = database.execute(
-                "SELECT rootpage FROM sqlite_schema WHERE name = 'workflows_by_start'"
-            ).fetchone()
-            (page_size,) = database.execute("PRAGMA page_size").fetchone()
-        data = bytearray(path.read_bytes())
-        at = data.index(b"order-1", (page - 1) * page_size)
-        assert at < page * page_size
-        data[at : at + 7] = b"order-0"
-        path.write_bytes(data)
-
+        spoil_index(path)
         async with SQLitePersistence(path) as store:
             found = await verify(store)
             assert found.workflows == 3, "so that one more would be missed in silence"
@@ -286,19 +291,11 @@ class TestDamagedJournals:
             assert (await Scripted.load("order-1", store)).status is WorkflowStatus.RUNNING
 
     async def test_a_damaged_lease_locks_nobody_out_for_ever(self, path: Path) -> None:
-        clock = FakeClock()
-
-        class There(Scripted):
-            """Where another clock goes, and where the run was left without letting go of it."""
-
-            runtime = Runtime(clock=clock)
-            workflow_type = "Scripted"
-
         async with SQLitePersistence(path) as store:
             await leave(store, "order-7")
         change(path, "UPDATE workflows SET lease_token = 'x' || lease_token WHERE workflow_id = 'order-7'")
         async with SQLitePersistence(path) as store:
-            workflow = await There.load("order-7", store)
+            workflow = await Scripted.load("order-7", store)
             await workflow.resume()
             assert (workflow.status, ran(workflow)) == (WorkflowStatus.COMPLETED, ["b"])
             assert (await verify(store)).problems == []
@@ -357,13 +354,10 @@ class TestRecordsOfOthers:
         async with SQLitePersistence(path) as store:
             for verb in ("load", "execute", "resume", "approve", "cancel"):
                 with pytest.raises(JournalTooNewError) as caught:
-                    if verb == "load":
-                        await Scripted.load("order-1", store)
-                    else:
-                        await getattr(Scripted("order-1", STEPS, persistence=store), verb)()
+                    await attempt(verb, store)
                 assert str(caught.value) == (
-                    "Record 7 of workflow 'order-1' cannot be read: there is no event 'step_teleported' in this version; "
-                    "upgrade dotmac-workflows to read it."
+                    "Record 7 of workflow 'order-1' cannot be read: there is no event 'step_teleported' in this "
+                    "version; upgrade dotmac-workflows to read it."
                 )
                 assert caught.value.workflow_id == "order-1"
             (problem,) = (await verify(store)).problems
@@ -375,16 +369,18 @@ class TestRecordsOfOthers:
             assert other.status is WorkflowStatus.COMPLETED
         assert rows(path, "order-1") == before
 
-    async def test_a_file_of_a_newer_schema_is_refused_untouched(self, path: Path) -> None:
-        change_version = sqlite3.connect(path)
-        change_version.execute("PRAGMA user_version = 99")
-        change_version.close()
+    def test_a_file_of_a_newer_schema_is_refused_untouched(self, path: Path) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
         before = path.read_bytes()
-        store = SQLitePersistence(path)
+
+        async def open_it() -> None:
+            async with SQLitePersistence(path) as store:
+                await Scripted.load("order-1", store)
+
         with pytest.raises(JournalTooNewError) as caught:
-            await Scripted.load("order-1", store)
+            asyncio.run(open_it())
         assert "was made by a newer version of dotmac-workflows (schema 99, this one knows 1)" in str(caught.value)
-        await store.close()
         assert path.read_bytes() == before
 
     @pytest.mark.parametrize(
@@ -404,6 +400,15 @@ class TestRecordsOfOthers:
             ("step_started", '{"step":"b","position":"1","visit":1,"attempt":1}', "'1' is not int"),
             ("step_started", '{"step":"b","position":1,"visit":1,"attempt":NaN}', "NaN is not JSON"),
             ("step_started", "[" * 100_000, "nests too deep"),
+            ("step_started", '{"step":"","position":1,"visit":1,"attempt":1}', "no step '' at place 1 of the plan"),
+            ("step_started", '{"step":"a","position":1,"visit":1,"attempt":1}', "no step 'a' at place 1 of the plan"),
+            ("step_started", '{"step":"b","position":-1,"visit":1,"attempt":1}', "no step 'b' at place -1 of the plan"),
+            ("step_started", '{"step":"c","position":2,"visit":1,"attempt":1}', "no step 'c' at place 2 of the plan"),
+            (
+                "rollback_step_started",
+                '{"step":"b","position":0,"visit":1,"attempt":1}',
+                "no step 'b' at place 0 of the plan",
+            ),
             ("approved", '{"actor":null,"data":{}}', "no gate was open"),
             ("rollback_step_succeeded", '{"result":{"success":true,"step":"b"}}', "no rollback step was running"),
             ("workflow_started", '{"$":["tuple",[]]}', "must be an object"),
@@ -447,10 +452,10 @@ async def look(path: Path) -> tuple[object, list[WorkflowError]]:
 SEED = 20_260_101
 
 
-async def test_no_flipped_bit_goes_unnoticed(filled: Path, tmp_path: Path) -> None:
+def test_no_flipped_bit_goes_unnoticed(filled: Path, tmp_path: Path) -> None:
     """Each of a few hundred: noticed in an error of ours, or without effect on what can be read."""
     sound = filled.read_bytes()
-    expected, noticed = await look(Path(shutil.copy(filled, tmp_path / "sound.db")))
+    expected, noticed = asyncio.run(look(Path(shutil.copy(filled, tmp_path / "sound.db"))))
     assert noticed == []
     dice = random.Random(SEED)
     used = [place for place, byte in enumerate(sound) if byte]
@@ -461,7 +466,7 @@ async def test_no_flipped_bit_goes_unnoticed(filled: Path, tmp_path: Path) -> No
         damaged[place] ^= 1 << bit
         path = tmp_path / f"{number}.db"
         path.write_bytes(damaged)
-        found, noticed = await asyncio.wait_for(look(path), 30)
+        found, noticed = asyncio.run(asyncio.wait_for(look(path), 30))
         outcomes["noticed" if noticed else "without effect"] += 1
         assert noticed or found == expected, f"bit {bit} of byte {place} (seed {SEED}) changed what is read, in silence"
         path.unlink()
