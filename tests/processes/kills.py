@@ -44,14 +44,19 @@ class Report:
     """What the killed had said last."""
 
 
-def run_lane(directory: Path, seed: int, kills: int) -> Report:
-    """Kill so many processes on one database, bring all to its end, and judge it.
+def run_lane(directory: Path, seed: int, kills: int, *, rivals: bool = False) -> Report:
+    """Kill at least so many processes on one database, bring all to its end, and judge it.
+
+    Args:
+        directory: Where the database and the ledger go.
+        seed: Of everything that is left to chance.
+        kills: How many processes to kill.
+        rivals: Have two processes at a time, which want to drive the same orders.
 
     Raises:
         Violation: A promise was broken.
     """
-    chance = random.Random(seed)
-    lane = Lane(directory, chance)
+    lane = Lane(directory, random.Random(seed), rivals=rivals)
     while lane.report.kills < kills:
         lane.play_batch(kills)
     lane.judge()
@@ -59,13 +64,14 @@ def run_lane(directory: Path, seed: int, kills: int) -> Report:
 
 
 class Lane:
-    """One database, one ledger, and one process after the other."""
+    """One database, one ledger, and one process after the other, or two at a time."""
 
-    def __init__(self, directory: Path, chance: random.Random) -> None:
+    def __init__(self, directory: Path, chance: random.Random, *, rivals: bool = False) -> None:
         self.database = directory / "orders.db"
         self.ledger = directory / "ledger"
         self.report = Report()
         self._chance = chance
+        self._rivals = rivals
         self._every_script = [script for length in (2, 3, 4) for script in scripts(length)]
         self._scripts: dict[str, Script] = {}
         self.acknowledged: Counter[tuple[str, str]] = Counter()
@@ -91,33 +97,55 @@ class Lane:
         asyncio.run(self._judge())
 
     def _play(self, batch: dict[str, Script], *, last: bool) -> bool:
-        """Let one process work at a batch, and tell whether it came to the end before it was killed."""
+        """Let processes work at a batch, and tell whether they came to the end before they were killed."""
+        if not self._rivals:
+            with self._start(batch) as process:
+                self._watch(process, last=last)
+            return process.returncode == 0
+        with self._start(batch) as rival, self._start(batch) as process:
+            if not self._watch(process, last=last):
+                # The rival may have taken over by now, or be about to.
+                time.sleep(self._chance.random() / 50)
+                rival.kill()
+            self._end(rival, [])
+        return process.returncode == rival.returncode == 0
+
+    def _start(self, batch: dict[str, Script]) -> "subprocess.Popen[str]":
         how = self._chance.choice(["recover", "resume"])
+        files, rivals = (str(self.database), str(self.ledger)), str(int(self._rivals))
+        command = [sys.executable, "-m", "processes.worker", *files, how, rivals, to_json(batch)]
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+
+    def _watch(self, process: "subprocess.Popen[str]", *, last: bool) -> bool:
+        """Listen to a process until its moment has come, kill it, and tell whether it ended before that."""
         lines, pause, early = self._chance.randint(1, LINES), self._chance.random() / 200, self._chance.random() < 0.1
-        command = [sys.executable, "-m", "processes.worker", str(self.database), str(self.ledger), how, to_json(batch)]
         said: list[str] = []
-        with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            if early and not last:  # before it has said anything: it starts, or opens the store
-                time.sleep(self._chance.random() / 5)
-            else:
-                for line in process.stdout:
-                    said.append(line)
-                    if not last and len(said) >= lines:
-                        time.sleep(pause)
-                        break
-            if not said or said[-1] != "done\n":
-                process.kill()
-            said += process.stdout
+        assert process.stdout is not None
+        if early and not last:  # before it has said anything: it starts, or opens the store
+            time.sleep(self._chance.random() / 5)
+        else:
+            for line in process.stdout:
+                said.append(line)
+                if not last and len(said) >= lines:
+                    time.sleep(pause)
+                    break
+        if not said or said[-1] != "done\n":
+            process.kill()
+        self._end(process, said)
+        return process.returncode == 0
+
+    def _end(self, process: "subprocess.Popen[str]", said: list[str]) -> None:
+        """Wait for a process that was killed or ends, and note what it said."""
+        assert process.stdout is not None
+        said += process.stdout
+        process.wait()
         self._note(said)
-        if process.returncode == 0:
-            return True
-        if process.returncode != -9:
+        if process.returncode == -9:
+            self.killed.add(process.pid)
+            self.report.kills += 1
+            self.report.last[" ".join(said[-1].split()[::2]) if said else "nothing"] += 1
+        elif process.returncode != 0:
             raise Violation(f"a worker ended with exit code {process.returncode} after {said}")
-        self.killed.add(process.pid)
-        self.report.kills += 1
-        self.report.last[" ".join(said[-1].split()[::2]) if said else "nothing"] += 1
-        return False
 
     def _note(self, said: Iterable[str]) -> None:
         for line in said:

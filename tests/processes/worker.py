@@ -1,8 +1,8 @@
 """A process that brings orders to their end, and is killed at it.
 
-``python -m processes.worker DATABASE LEDGER HOW SCRIPTS``: HOW says how it takes up what a killed one left, by
-``recover``, or by ``load`` and ``resume`` one by one. It says on its output what happens, a line each, as soon as it is
-so; ``done`` is the last one.
+``python -m processes.worker DATABASE LEDGER HOW RIVALS SCRIPTS``: HOW says how it takes up what a killed one left, by
+``recover``, or by ``load`` and ``resume`` one by one; RIVALS is 1 where another process is at the same orders. It says
+on its output what happens, a line each, as soon as it is so; ``done`` is the last one.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-async def main(database: str, ledger: str, how: str, scripts: str) -> None:
+async def main(database: str, ledger: str, how: str, rivals: str, scripts: str) -> None:
     Order.ledger = Ledger(ledger)
     Order.say = staticmethod(say)
     store = SQLitePersistence(database)
@@ -29,7 +29,7 @@ async def main(database: str, ledger: str, how: str, scripts: str) -> None:
     # All at once, so that one kill hits many.
     async with asyncio.TaskGroup() as tasks:
         for workflow_id, script in from_json(scripts).items():
-            tasks.create_task(bring_to_its_end(workflow_id, script, store))
+            tasks.create_task(bring_to_its_end(workflow_id, script, store, rivals=rivals == "1"))
     await store.close()
     say("done")
 
