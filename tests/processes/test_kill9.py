@@ -43,8 +43,8 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Lane:
-    lane = Lane(tmp_path_factory.mktemp("lane"), random.Random(SEED))
-    lane.play_batch(kills=3)
+    with Lane(tmp_path_factory.mktemp("lane"), random.Random(SEED)) as lane:
+        lane.play_batch(kills=3)
     lane.judge()
     return lane
 
