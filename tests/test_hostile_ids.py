@@ -296,12 +296,14 @@ class TestDrafts:
             (
                 "current_step_index",
                 3,
-                "current_step_index of workflow 'order-1' is 3, but it has 2 steps and is pending. Set it to 0 up to 2.",
+                "current_step_index of workflow 'order-1' is 3, but it has 2 steps and is pending. Set it to 0 up "
+                "to 2.",
             ),
             (
                 "current_step_index",
                 -1,
-                "current_step_index of workflow 'order-1' is -1, but it has 2 steps and is pending. Set it to 0 up to 2.",
+                "current_step_index of workflow 'order-1' is -1, but it has 2 steps and is pending. Set it to 0 up "
+                "to 2.",
             ),
             (
                 "results",

@@ -424,7 +424,7 @@ def check_persistence(persistence: object, workflow_id: str) -> None:
             "take over whoever is running. That is safe, but the step in flight runs twice. See "
             "dotmac_workflows.persistence.Leases.",
             kind.__name__,
-            extra={"workflow_id": workflow_id},
+            extra=keys(workflow_id, None, "no_leases"),
         )
 
 

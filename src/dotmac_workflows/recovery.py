@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ._listing import headers
 from ._run.logs import keys
@@ -20,8 +19,7 @@ WorkflowMaker: TypeAlias = type[Workflow] | Callable[[str, Persistence], Workflo
 """A class, or what makes a workflow of an id and the store: for those that need more than these two."""
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(NamedTuple):
     """What became of one run that was due."""
 
     workflow_id: str

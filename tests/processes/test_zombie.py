@@ -311,6 +311,7 @@ ELSEWHERE = {
     "another boot": "host-7:{pid}:1:00000000-0000-0000-0000-000000000000:{namespace}",
     "another pid namespace": "host-7:{pid}:1:{boot}:[1]",
     "where nothing tells": "host-7:{pid}:::",
+    "here, if it was ever known when it began": "host-7:1::{boot}:{namespace}",
     "what names no process": "somebody",
 }
 
@@ -326,7 +327,7 @@ async def test_of_a_dead_owner_elsewhere_only_the_expiry_frees(
     stuck = StuckProcess(tmp_path, FORWARD, OWNER=owner)
     processes.append(stuck)
     stuck.kill()
-    name = f"host-7 (process {dead})" if ":" in owner else owner
+    name = f"host-7 (process {owner.split(':')[1]})" if ":" in owner else owner
     assert re.fullmatch(said_of(name), await refusal(stuck))
     run = await take_over(stuck)
     assert str(run.status) == "completed"

@@ -82,7 +82,8 @@ def _add_running(add: _Add) -> None:
 
 def _add_looking(add: _Add) -> None:
     command = add("list", queries.list_runs, "list runs, the oldest first", json=True)
-    command.add_argument("--status", choices=[status.value for status in WorkflowStatus], help="only these")
+    statuses = [status.value for status in WorkflowStatus if status is not WorkflowStatus.PENDING]
+    command.add_argument("--status", choices=statuses, metavar="STATUS", help=f"only these: {', '.join(statuses)}")
     command.add_argument("--type", metavar="NAME", help="only those of this class or type")
     command.add_argument("--since", metavar="WHEN", help="only those that changed since: 2026-07-01, 30m, 2h, 7d")
     command.add_argument("--limit", type=_positive, metavar="N", help="at most so many; says how to see more")

@@ -90,8 +90,9 @@ def _broken(name: str, error: BaseException) -> CommandError:
 
 
 def said(error: BaseException) -> str:
-    """Return an error in one line, without a traceback."""
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    """Return an error without its traceback, to be written by `Terminal.line`."""
+    text, name = str(error), type(error).__name__
+    return f"{name}: {text}" if text else name
 
 
 def _place(error: BaseException) -> str:

@@ -113,9 +113,9 @@ def _confirm(context: Context, question: str) -> None:
     """
     if context.arguments.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    context.err.prompt(Styled(question, "bold"), " [y/N] ")
     answer = ""
     try:
+        context.err.prompt(Styled(question, "bold"), " [y/N] ")
         answer = sys.stdin.readline()
     finally:
         if not answer.endswith("\n"):

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -259,7 +258,6 @@ def verify_store(context: Context) -> int:
     store = open_store(context.db)
 
     async def work() -> int:
-        began = time.monotonic()
         async with store:
             found = await verify(store)
         if context.arguments.json:
@@ -278,11 +276,13 @@ def verify_store(context: Context) -> int:
             what = "damaged" if isinstance(problem, JournalCorruptError) else "not readable"
             context.out.line(Styled(what, "bad"), f": {problem}")
         sound = found.workflows - sum(problem.workflow_id is not None for problem in found.problems)
-        summary = f"{found.workflows} runs checked in {duration(time.monotonic() - began)}"
         if found.problems:
-            context.out.line(f"{summary}: {sound} sound, ", Styled(f"{found.workflows - sound} not", "bad"), ".")
+            damaged = Styled(f"{found.workflows - sound} not", "bad")
+            context.out.line(f"{found.workflows} runs checked: {sound} sound, ", damaged, ".")
             return STORE
-        context.out.line(f"{summary}, {found.records} records: ", Styled("no damage", "good"), ".")
+        context.out.line(
+            f"{found.workflows} runs with {found.records} records checked: ", Styled("all sound", "good"), "."
+        )
         return DONE
 
     return asyncio.run(work())
