@@ -114,10 +114,13 @@ class Verbs:
         with self:
             journal, state, _ = await self._read()
             self._check_class(state.plan, driving=True)
-            if state.status is not WorkflowStatus.RUNNING or await self._held_by_another(state) is not None:
+            if state.status is not WorkflowStatus.RUNNING:
+                return False
+            in_place, held = await self._lease_in_place(state)
+            if held is not None:
                 return False
             try:
-                await self._drive(journal, state, [])
+                await self._drive(journal, state, [], replaces=in_place)
             except ConcurrencyError:
                 return False
             return True
@@ -131,14 +134,15 @@ class Verbs:
             events = ask(state, self._now())
             if not events and state.status is not WorkflowStatus.RUNNING:
                 return self._answer()
-            held = await self._held_by_another(state)
+            in_place, held = await self._lease_in_place(state)
             if held is not None:
                 if decides and not events:
                     return self._answer()
                 raise self._already_running(held)
             before = RunState(state.workflow_id) if draft else state
             try:
-                return await self._drive(journal, before, [*draft, *self._sealed(journal, events)])
+                pending = [*draft, *self._sealed(journal, events)]
+                return await self._drive(journal, before, pending, replaces=in_place)
             except ConcurrencyError:
                 continue
 
@@ -147,11 +151,13 @@ class Verbs:
         plan = self._sealed(journal, [self._plan(draft)])
         return await self._drive(journal, RunState(self._workflow.workflow_id), plan)
 
-    async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
+    async def _drive(
+        self, journal: Journal, state: RunState, pending: list[Event], *, replaces: str | None = None
+    ) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
             leases = self._view.persistence if has_leases(self._view.persistence) else None
-            tenure = Tenure(os.urandom(16).hex(), state.token, leases)
+            tenure = Tenure(os.urandom(16).hex(), replaces, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
         self._view.host = host = LocalHost(
@@ -319,14 +325,18 @@ class Verbs:
     def _answer(self) -> list[WorkflowResult]:
         return list(self._workflow.results)
 
-    async def _held_by_another(self, state: RunState) -> str | None:
-        """Tell who drives a run, for a message; None: nobody, or nobody alive."""
+    async def _lease_in_place(self, state: RunState) -> tuple[str | None, str | None]:
+        """Return the token that a claim has to replace, and who drives, for a message; None: nobody alive.
+
+        The token is the store's, not the journal's: one that was damaged, or removed by hand, locks nobody out.
+        """
         if state.token is None or not has_leases(self._view.persistence):
-            return None
+            return state.token, None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
-            return None
-        return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+            return held and held.token, None
+        until = commands.show_time(held.expires_at)
+        return held.token, f"{lease.describe(held.owner)} holds its lease until {until}"
 
     def _not_found(self) -> WorkflowNotFoundError:
         workflow_id = self._workflow.workflow_id

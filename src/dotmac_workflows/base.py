@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from ._checks import check_name, check_settings, plain
 from ._core import commands
@@ -49,8 +48,7 @@ def _unset(workflow_class: type) -> dict[str, object]:
     return {**Settings()._asdict(), **callbacks}
 
 
-@dataclass(frozen=True)
-class StepContext:
+class StepContext(NamedTuple):
     """What a step can know of itself while it runs; see `Workflow.step_context`."""
 
     workflow_id: str

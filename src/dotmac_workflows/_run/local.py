@@ -310,6 +310,13 @@ class LocalHost:
 
     async def release(self) -> None:
         """Let go of a run that is left before its end, so that it can be taken up at once."""
+        try:
+            await self._let_go()
+        except asyncio.CancelledError:
+            # Another cancel, or one that was pending when something else left the run: that is on its way already.
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         tenure = self._tenure
         if tenure is None:
             return

@@ -275,9 +275,9 @@ def verify_store(context: Context) -> int:
         for problem in found.problems:
             what = "damaged" if isinstance(problem, JournalCorruptError) else "not readable"
             context.out.line(Styled(what, "bad"), f": {problem}")
-        sound = found.workflows - len(found.problems)
+        sound = found.workflows - sum(problem.workflow_id is not None for problem in found.problems)
         if found.problems:
-            damaged = Styled(f"{len(found.problems)} not", "bad")
+            damaged = Styled(f"{found.workflows - sound} not", "bad")
             context.out.line(f"{found.workflows} runs checked: {sound} sound, ", damaged, ".")
             return STORE
         context.out.line(
