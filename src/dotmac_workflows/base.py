@@ -112,7 +112,7 @@ class Workflow:
     approval_data: JsonObject | None
     """What the last approval brought."""
     rollback_on_failure: bool
-    """See `configure`, like the four that follow."""
+    """Undo what was done when a step fails; set by `configure`, like the four that follow."""
     continue_on_step_failure: bool
     """Record failures and go on."""
     require_approval: bool
