@@ -5,9 +5,10 @@ navigation is made of the lists of links in index.md, and links to files that ar
 """
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from sphinx.addnodes import desc_annotation
 from sphinx.ext import napoleon
 
 import dotmac_workflows
@@ -54,6 +55,8 @@ nitpick_ignore_regex = [
 # Looks
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = "dotmac-workflows"
 html_copy_source = False
 html_show_sourcelink = False
@@ -89,9 +92,7 @@ def navigation_of_index(app: "Sphinx", docname: str, source: list[str]) -> None:
             source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{entries}\n```\n"
 
 
-def read_google_style(
-    app: "Sphinx", what: str, name: str, value: object, options: object, lines: list[str]
-) -> None:
+def read_google_style(app: "Sphinx", what: str, name: str, value: object, options: object, lines: list[str]) -> None:
     """Read the sections of a docstring. Not by the extension, which takes what is before a field's colon for a type."""
     kind = "method" if what in ("attribute", "data", "property") else what
     lines[:] = napoleon.GoogleDocstring(lines, GOOGLE_STYLE, app, kind, name, value, options).lines()
@@ -113,9 +114,18 @@ def find_public_name(
     return None
 
 
+def leave_out_defaults(app: "Sphinx", domain: str, kind: str, content: "nodes.Element") -> None:
+    """Show no value of an attribute that is None, or an object that has no short form."""
+    if (domain, kind) == ("py", "attribute"):
+        for value in list(content.parent.findall(desc_annotation)):
+            if re.match(" = (None$|.*<)", value.astext(), re.DOTALL):
+                value.parent.remove(value)
+
+
 def setup(app: "Sphinx") -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", read_google_style)
     app.connect("missing-reference", find_public_name)
+    app.connect("object-description-transform", leave_out_defaults)
     app.connect("source-read", link_to_repository)
     app.connect("source-read", navigation_of_index)

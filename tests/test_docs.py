@@ -23,12 +23,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dotmac_workflows import errors
+import dotmac_workflows
+from dotmac_workflows import cli, errors, persistence, testing
 from dotmac_workflows._core import codec
 
 TOP = Path(__file__).parents[1]
 SOURCE = TOP / "src" / "dotmac_workflows"
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
+GENERATED = sorted((TOP / "docs" / "reference" / "api").glob("*.rst"))
 OUTPUT = "<!-- output -->"
 RUN = "<!-- run -->"
 
@@ -277,14 +279,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_reached_from_the_index() -> None:
     index = TOP / "docs" / "index.md"
-    links = re.findall(r"\]\(([^)\s#]+\.md)", index.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)\s#]+\.(?:md|rst))", index.read_text(encoding="utf-8"))
     linked = {(index.parent / link).resolve() for link in links}
-    assert {page.resolve() for page in PAGES[1:]} - linked == {index.resolve()}
+    pages = {page.resolve() for page in (*PAGES[1:], *GENERATED)}
+    assert pages - linked == {index.resolve()}
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=relative)
 def test_the_modules_that_a_page_names_exist(page: Path) -> None:
-    named = re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    saved = {block.file for block in blocks(text)}
+    named = set(re.findall(r"`([\w/]+\.py)`", text)) - saved
     assert [name for name in named if not (SOURCE / name).exists() and not (TOP / name).exists()] == []
 
 
@@ -299,3 +304,42 @@ def test_the_error_reference_has_every_error() -> None:
     rows = re.findall(r"(?m)^\| `(\w+)` \|", (TOP / "docs/reference/errors.md").read_text(encoding="utf-8"))
     raised = [name for name, error in vars(errors).items() if isinstance(error, type) and issubclass(error, Exception)]
     assert sorted(row for row in rows if row.endswith("Error")) == sorted(raised)
+
+
+def test_the_generated_reference_has_every_public_name() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in GENERATED)
+    named = re.findall(r"(?m)^\.\. auto\w+:: dotmac_workflows\.(?:\w+\.)?(\w+)$", text)
+    public = {*dotmac_workflows.__all__, *persistence.__all__, *testing.__all__}
+    assert public - set(named) == set()
+    assert len(named) == len(set(named))
+
+
+COMMAND_LINE_PAGE = TOP / "docs" / "reference" / "command-line.md"
+
+
+def help_of(*command: str) -> str:
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        assert cli.main([*command, "--help"]) == 0
+    return told.getvalue()
+
+
+def commands_of_help() -> list[str]:
+    return re.findall(r"(?m)^    ([a-z][a-z-]+)(?: |$)", help_of())
+
+
+def test_the_command_line_reference_has_every_command_and_its_options() -> None:
+    text = COMMAND_LINE_PAGE.read_text(encoding="utf-8")
+    common = {*re.findall(r"--[a-z]+", text.partition("## Commands")[0].partition("Where they are named")[0])}
+    documented = {
+        command: {*re.findall(r"--[a-z][a-z-]*", row)} | common
+        for command, row in re.findall(r"(?m)^\| `([a-z][a-z-]*)(?: [^`]*)?` \|(.*)$", text)
+    }
+    offered = {command: {*re.findall(r"--[a-z][a-z-]*", help_of(command))} for command in commands_of_help()}
+    assert len(offered) > 10
+    assert documented == offered
+
+
+def test_the_command_line_reference_has_every_exit_code() -> None:
+    documented = re.findall(r"(?m)^\| (\d+) \| (.*) \|$", COMMAND_LINE_PAGE.read_text(encoding="utf-8"))
+    assert documented == re.findall(r"(?m)^ +(\d+)  (.*)$", help_of().partition("exit codes:")[2])
