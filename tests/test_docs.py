@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import dotmac_workflows
-from dotmac_workflows import cli, errors, persistence, testing
+from dotmac_workflows import errors, persistence, testing
 from dotmac_workflows._core import codec
 
 TOP = Path(__file__).parents[1]
@@ -312,34 +312,3 @@ def test_the_generated_reference_has_every_public_name() -> None:
     public = {*dotmac_workflows.__all__, *persistence.__all__, *testing.__all__}
     assert public - set(named) == set()
     assert len(named) == len(set(named))
-
-
-COMMAND_LINE_PAGE = TOP / "docs" / "reference" / "command-line.md"
-
-
-def help_of(*command: str) -> str:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        assert cli.main([*command, "--help"]) == 0
-    return told.getvalue()
-
-
-def commands_of_help() -> list[str]:
-    return re.findall(r"(?m)^    ([a-z][a-z-]+)(?: |$)", help_of())
-
-
-def test_the_command_line_reference_has_every_command_and_its_options() -> None:
-    text = COMMAND_LINE_PAGE.read_text(encoding="utf-8")
-    common = {*re.findall(r"--[a-z]+", text.partition("## Commands")[0].partition("Where they are named")[0])}
-    documented = {
-        command: {*re.findall(r"--[a-z][a-z-]*", row)} | common
-        for command, row in re.findall(r"(?m)^\| `([a-z][a-z-]*)(?: [^`]*)?` \|(.*)$", text)
-    }
-    offered = {command: {*re.findall(r"--[a-z][a-z-]*", help_of(command))} for command in commands_of_help()}
-    assert len(offered) > 10
-    assert documented == offered
-
-
-def test_the_command_line_reference_has_every_exit_code() -> None:
-    documented = re.findall(r"(?m)^\| (\d+) \| (.*) \|$", COMMAND_LINE_PAGE.read_text(encoding="utf-8"))
-    assert documented == re.findall(r"(?m)^ +(\d+)  (.*)$", help_of().partition("exit codes:")[2])

@@ -296,12 +296,14 @@ class TestDrafts:
             (
                 "current_step_index",
                 3,
-                "current_step_index of workflow 'order-1' is 3, but it has 2 steps and is pending. Set it to 0 up to 2.",
+                "current_step_index of workflow 'order-1' is 3, but it has 2 steps and is pending. Set it to 0 up "
+                "to 2.",
             ),
             (
                 "current_step_index",
                 -1,
-                "current_step_index of workflow 'order-1' is -1, but it has 2 steps and is pending. Set it to 0 up to 2.",
+                "current_step_index of workflow 'order-1' is -1, but it has 2 steps and is pending. Set it to 0 up "
+                "to 2.",
             ),
             (
                 "results",
@@ -342,8 +344,8 @@ class TestDrafts:
         with pytest.raises(WorkflowConfigurationError) as caught:
             await workflow.approve_and_continue()
         assert str(caught.value) == (
-            "pending_approval_step of workflow 'order-1' is None, which is none of its steps. Set it to the step that "
-            "is waited at."
+            "current_step_index of workflow 'order-1' is 1, but it has 1 steps and is waiting_approval. Set it to 0 up "
+            "to 0."
         )
 
     @pytest.mark.parametrize(

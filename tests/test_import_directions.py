@@ -17,10 +17,10 @@ import pytest
 PACKAGE = "dotmac_workflows"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
-LEAVES = frozenset({"result", "status", "types", "errors", "values", "_value_types", "_read_only"})
+LEAVES = frozenset({"result", "status", "types", "errors", "values", "_value_types", "_built_in_types", "_read_only"})
 FACE = "__init__"  # the package itself: what `from dotmac_workflows import ...` names
 UP_TO_RUN = LEAVES | {"_core", "persistence", "_run"}
-UP_TO_BASE = UP_TO_RUN | {"base", "_verbs", "_view"}
+UP_TO_BASE = UP_TO_RUN | {"base", "_verbs", "_view", "_checks"}
 ABOVE_BASE = UP_TO_BASE | {"recovery", "verification"}
 TOP = frozenset({"integrations", "cli", "testing"})
 
@@ -32,9 +32,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "_run": UP_TO_RUN,
     "base": UP_TO_BASE,
     "_verbs": UP_TO_BASE,  # base's verbs, in a module of their own for their size
-    "_view": UP_TO_RUN,  # and what an object shows
-    "recovery": UP_TO_BASE,
-    "verification": UP_TO_RUN,
+    "_checks": LEAVES | {"_core"},  # what these two are handed
+    "_view": UP_TO_RUN | {"_checks"},  # and what an object shows
+    "_listing": LEAVES | {"persistence"},
+    "recovery": UP_TO_BASE | {"_listing"},
+    "verification": UP_TO_RUN | {"_listing"},
     FACE: ABOVE_BASE,
     **{top: ABOVE_BASE | {top, FACE} for top in TOP},
     "__main__": frozenset({"cli"}),

@@ -566,7 +566,7 @@ def test_no_value_is_refused_whose_text_is_within_the_limit(value: dict[str, Any
 )
 def test_what_is_huge_is_refused_before_it_is_written(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dotmac_workflows.values._dump", None)
-    monkeypatch.setattr("dotmac_workflows._value_types.b64encode", None)
+    monkeypatch.setattr("dotmac_workflows._built_in_types.b64encode", None)
     with pytest.raises(PayloadTooLargeError, match=r"^data is at least [\d,]+ bytes of JSON") as caught:
         CODEC.encode({"value": value}, "data")
     assert caught.value.size is not None

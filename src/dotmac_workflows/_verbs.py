@@ -9,13 +9,14 @@ What a caller sees on the object is published after each commit; see `_view`.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakSet
 
+from ._checks import check_name, check_plan, plain_steps
 from ._core import commands
 from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFailed, WorkflowStarted
 from ._core.state import RunState, fold, replay
@@ -23,6 +24,7 @@ from ._run import callbacks, lease
 from ._run.drive import drive
 from ._run.journal import Journal, LiveJournal, StoredJournal
 from ._run.local import LocalHost, Tenure
+from ._run.logs import keys, log_facts, logger
 from ._run.outcomes import said
 from ._view import View
 from .errors import (
@@ -43,11 +45,11 @@ from .status import WorkflowStatus
 if TYPE_CHECKING:
     from .base import Workflow
 
-logger = logging.getLogger("dotmac_workflows")
-
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
+_without_leases: "WeakSet[type]" = WeakSet()
+"""The classes of stores that were warned of."""
 
 
 class Verbs:
@@ -72,6 +74,7 @@ class Verbs:
 
     async def execute(self) -> list[WorkflowResult]:
         """See `Workflow.execute`."""
+        ask: Ask = _nothing
         with self:
             if not self._view.known:
                 draft = self._view.draft(self._workflow)
@@ -87,9 +90,14 @@ class Verbs:
                         except ConcurrencyError:
                             if self._view.known or self._view.persistence is None:
                                 raise
+                            ask = self._start_after_all
                     elif not await self._is_stored():
                         return await self._show_invalid(problem)
-            return await self._go_on(lambda state, now: [])
+            return await self._go_on(ask)
+
+    def _start_after_all(self, state: RunState, now: int) -> list[Event]:
+        """Return the plan, where the run that refused it was deleted since; nothing where it is there."""
+        return [] if state.plan is not None else [self._plan(None)]
 
     async def go_on(self, ask: Ask, *, decides: bool = False) -> list[WorkflowResult]:
         """Record what `ask` answers, and drive on.
@@ -106,10 +114,13 @@ class Verbs:
         with self:
             journal, state, _ = await self._read()
             self._check_class(state.plan, driving=True)
-            if state.status is not WorkflowStatus.RUNNING or await self._held_by_another(state) is not None:
+            if state.status is not WorkflowStatus.RUNNING:
+                return False
+            in_place, held = await self._lease_in_place(state)
+            if held is not None:
                 return False
             try:
-                await self._drive(journal, state, [])
+                await self._drive(journal, state, [], replaces=in_place)
             except ConcurrencyError:
                 return False
             return True
@@ -123,14 +134,15 @@ class Verbs:
             events = ask(state, self._now())
             if not events and state.status is not WorkflowStatus.RUNNING:
                 return self._answer()
-            held = await self._held_by_another(state)
+            in_place, held = await self._lease_in_place(state)
             if held is not None:
                 if decides and not events:
                     return self._answer()
                 raise self._already_running(held)
             before = RunState(state.workflow_id) if draft else state
             try:
-                return await self._drive(journal, before, [*draft, *self._sealed(journal, events)])
+                pending = [*draft, *self._sealed(journal, events)]
+                return await self._drive(journal, before, pending, replaces=in_place)
             except ConcurrencyError:
                 continue
 
@@ -139,11 +151,13 @@ class Verbs:
         plan = self._sealed(journal, [self._plan(draft)])
         return await self._drive(journal, RunState(self._workflow.workflow_id), plan)
 
-    async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
+    async def _drive(
+        self, journal: Journal, state: RunState, pending: list[Event], *, replaces: str | None = None
+    ) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
             leases = self._view.persistence if has_leases(self._view.persistence) else None
-            tenure = Tenure(os.urandom(16).hex(), state.token, leases)
+            tenure = Tenure(os.urandom(16).hex(), replaces, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
         self._view.host = host = LocalHost(
@@ -178,6 +192,7 @@ class Verbs:
                     await journal.append(state, [*draft, *events])
                 except ConcurrencyError:
                     continue
+                log_facts(state, [*draft, *events])
             if events and not self._view.busy:
                 self._publish(state)
             return self._answer()
@@ -209,7 +224,7 @@ class Verbs:
             and self._workflow.status is WorkflowStatus.RUNNING
             and self.is_own_type(self._view.workflow_type)
         ):
-            await self.go_on(lambda state, now: [], decides=True)
+            await self.go_on(_nothing, decides=True)
         return self._answer()
 
     async def attach(self) -> None:
@@ -249,7 +264,7 @@ class Verbs:
     def _journal(self) -> Journal:
         workflow_id = self._workflow.workflow_id
         if self._view.persistence is not None:
-            commands.check_name("A workflow id", workflow_id)
+            check_name("A workflow id", workflow_id)
             return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
         if self._view.live is None:
             self._view.live = LiveJournal(workflow_id)
@@ -263,11 +278,11 @@ class Verbs:
     def _plan(self, draft: Draft | None) -> WorkflowStarted:
         w = self._workflow
         settings = Settings(*(getattr(w, name) for name in SETTINGS))
-        steps = commands.plain_steps(w.steps, w.workflow_id)
+        steps = plain_steps(w.steps, w.workflow_id)
         plan = WorkflowStarted(
             self._now(), os.urandom(16).hex(), type_name(type(w)), steps, settings, w.metadata, draft
         )
-        commands.check_plan(plan, w.workflow_id)
+        check_plan(plan, w.workflow_id)
         return plan
 
     def _sealed(self, journal: Journal, events: list[Event]) -> list[Event]:
@@ -283,7 +298,12 @@ class Verbs:
         try:
             result: object = await w.validate()
         except Exception as error:
-            logger.error("validate() of workflow %r raised.", w.workflow_id, exc_info=error)
+            logger.error(
+                "validate() of workflow %r raised.",
+                w.workflow_id,
+                exc_info=error,
+                extra=keys(w.workflow_id, type_name(type(w)), "validation_raised"),
+            )
             message = f"validate() raised {said(error)}"
             return WorkflowResult(False, "validation", error="validation_error", message=message)
         if not isinstance(result, WorkflowResult):
@@ -303,14 +323,18 @@ class Verbs:
     def _answer(self) -> list[WorkflowResult]:
         return list(self._workflow.results)
 
-    async def _held_by_another(self, state: RunState) -> str | None:
-        """Tell who drives a run, for a message; None: nobody, or nobody alive."""
+    async def _lease_in_place(self, state: RunState) -> tuple[str | None, str | None]:
+        """Return the token that a claim has to replace, and who drives, for a message; None: nobody alive.
+
+        The token is the store's, not the journal's: one that was damaged, or removed by hand, locks nobody out.
+        """
         if state.token is None or not has_leases(self._view.persistence):
-            return None
+            return state.token, None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
-            return None
-        return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+            return held and held.token, None
+        until = commands.show_time(held.expires_at)
+        return held.token, f"{lease.describe(held.owner)} holds its lease until {until}"
 
     def _not_found(self) -> WorkflowNotFoundError:
         workflow_id = self._workflow.workflow_id
@@ -346,7 +370,7 @@ class Verbs:
         """Hold a fresh object against the stored run that it turned out to be."""
         w = self._workflow
         self._check_class(plan, driving=False)
-        if w.steps and commands.plain_steps(w.steps, w.workflow_id) != plan.steps:
+        if w.steps and plain_steps(w.steps, w.workflow_id) != plan.steps:
             raise WorkflowDefinitionError(
                 f"Workflow {w.workflow_id!r} was started with the steps {list(plan.steps)}, not {list(w.steps)}. "
                 "Use another id for a new run, or load() this one, which keeps its own steps.",
@@ -360,11 +384,16 @@ class Verbs:
                 "Workflow %r was started with other values of %s; those it was started with are used.",
                 w.workflow_id,
                 ", ".join(other),
-                extra={"workflow_id": w.workflow_id, "workflow_type": plan.workflow_type},
+                extra=keys(w.workflow_id, plan.workflow_type, "plan_differs"),
             )
 
     def _now(self) -> int:
         return self._workflow.runtime.clock.time_ns() // 1000
+
+
+def _nothing(state: RunState, now: int) -> list[Event]:
+    """Ask for nothing but to go on."""
+    return []
 
 
 def type_name(workflow_class: type) -> str:
@@ -374,16 +403,28 @@ def type_name(workflow_class: type) -> str:
 
 
 def check_persistence(persistence: object, workflow_id: str) -> None:
-    """Refuse what cannot be a store.
+    """Refuse what cannot be a store, and warn, once a class, of one that cannot tell who drives.
 
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
-    if persistence is not None and not is_persistence(persistence):
+    if persistence is None:
+        return
+    kind = type(persistence)
+    if not is_persistence(persistence):
         raise WorkflowConfigurationError(
-            f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
-            "all three. See dotmac_workflows.persistence.Persistence.",
+            f"persistence must have the methods append, read and delete; {kind.__name__} does not have all three. "
+            "See dotmac_workflows.persistence.Persistence.",
             workflow_id=workflow_id,
+        )
+    if not has_leases(persistence) and kind not in _without_leases:
+        _without_leases.add(kind)
+        logger.warning(
+            "%s does not have lease and renew (Leases): nobody can tell who drives a run, so execute() and resume() "
+            "take over whoever is running. That is safe, but the step in flight runs twice. See "
+            "dotmac_workflows.persistence.Leases.",
+            kind.__name__,
+            extra=keys(workflow_id, None, "no_leases"),
         )
 
 

@@ -7,7 +7,7 @@ set becomes the run's draft; once a run is driven or stored, setting them is ref
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from ._core.commands import check_draft
+from ._checks import check_draft
 from ._core.events import Draft, Settings
 from ._core.state import RunState
 from ._read_only import ReadOnlyList, read_only

@@ -1,12 +1,11 @@
 """`Workflow`: what users subclass. Its verbs are carried out in `_verbs`."""
 
 import logging
-import uuid
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+from ._checks import check_name, check_settings, plain
 from ._core import commands
 from ._core.actions import RunStep
 from ._core.events import Settings
@@ -36,6 +35,12 @@ __all__ = [
 ]
 
 
+def _new_id() -> str:
+    from uuid import uuid4  # here: a program that names its runs gets by without its 2 ms
+
+    return str(uuid4())
+
+
 @cache
 def _unset(workflow_class: type) -> dict[str, object]:
     """Return the settings and callbacks of a new object; one that the class defines as a method is left to it."""
@@ -43,8 +48,7 @@ def _unset(workflow_class: type) -> dict[str, object]:
     return {**Settings()._asdict(), **callbacks}
 
 
-@dataclass(frozen=True)
-class StepContext:
+class StepContext(NamedTuple):
     """What a step can know of itself while it runs; see `Workflow.step_context`."""
 
     workflow_id: str
@@ -146,7 +150,7 @@ class Workflow:
         workflow_class: type = type(self)
         vars(self).update(
             _unset(workflow_class),
-            workflow_id=commands.plain(workflow_id) or str(uuid.uuid4()),
+            workflow_id=plain(workflow_id) or _new_id(),
             steps=steps if steps is not None else [],
             metadata=metadata if metadata is not None else {},
             status=WorkflowStatus.PENDING,
@@ -191,7 +195,7 @@ class Workflow:
         settings = Settings(
             rollback_on_failure, continue_on_step_failure, require_approval, rollback_on_cancel, on_rollback_failure
         )
-        commands.check_settings(settings, self.workflow_id)
+        check_settings(settings, self.workflow_id)
         for name, value in settings._asdict().items():
             setattr(self, name, value)
 
@@ -345,8 +349,8 @@ class Workflow:
             WorkflowDefinitionError: The run is of another type. `Workflow` itself loads any, to look and decide.
             JournalCorruptError: Its journal is damaged.
         """
-        workflow_id = commands.plain(workflow_id)
-        commands.check_name("A workflow id", workflow_id)
+        workflow_id = plain(workflow_id)
+        check_name("A workflow id", workflow_id)
         workflow = call_constructor(cls, workflow_id=workflow_id, persistence=persistence, **init)
         await Verbs(workflow).attach()
         return workflow

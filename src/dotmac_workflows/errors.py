@@ -4,7 +4,10 @@ Each says what happened, to which workflow and step, and what to do next; the id
 class of its own only where a caller would act differently.
 """
 
-from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class WorkflowError(Exception):
@@ -36,7 +39,7 @@ class AlreadyDecidedError(WorkflowExecutionError):
     """What was decided: ``approved``, ``rejected`` or ``cancelled``."""
     actor: str | None
     """Who decided, where they said."""
-    decided_at: datetime | None
+    decided_at: "datetime | None"
     """When, aware, in UTC."""
 
     def __init__(
@@ -47,7 +50,7 @@ class AlreadyDecidedError(WorkflowExecutionError):
         step: str | None = None,
         verdict: str | None = None,
         actor: str | None = None,
-        decided_at: datetime | None = None,
+        decided_at: "datetime | None" = None,
     ) -> None:
         super().__init__(message, workflow_id=workflow_id, step=step)
         self.verdict = verdict

@@ -37,9 +37,6 @@ from typing import Any, NoReturn
 
 from ._read_only import ReadOnlyDict, ReadOnlyList
 from ._value_types import (
-    BUILT_IN,
-    BUILT_IN_TAGS,
-    BUILT_IN_TYPES,
     DICT_TAG,
     PLAIN_TYPES,
     RESTORE,
@@ -73,7 +70,7 @@ class Codec:
     It never changes after it was made, and can be shared between threads.
     """
 
-    __slots__ = ("_by_tag", "_by_type", "_max_bytes")
+    __slots__ = ("_max_bytes", "_tables")
 
     def __init__(self, types: Iterable[CodecType[Any]] = (), *, max_bytes: int = 1024 * 1024) -> None:
         """Make a codec of the built-in types and some of your own.
@@ -88,8 +85,7 @@ class Codec:
         if type(max_bytes) is not int or max_bytes < 2:
             raise WorkflowConfigurationError(f"max_bytes is {max_bytes!r}. Give a number of bytes, 2 or more.")
         self._max_bytes = max_bytes
-        self._by_type: dict[type, CodecType[Any]] = {entry.type: entry for entry in BUILT_IN}
-        self._by_tag: dict[str, CodecType[Any]] = {entry.tag: entry for entry in BUILT_IN}
+        self._tables: _Tables | None = None
         for entry in types:
             self._register(entry)
 
@@ -115,7 +111,7 @@ class Codec:
                         return self._within_limit(_dump(value), path)
                     except ValueError:
                         pass  # A NaN or an infinity: the encoder cannot say where, the conversion can.
-            return self._within_limit(_dump(_Conversion(self._by_type, self._max_bytes, path).top(value)), path)
+            return self._within_limit(_dump(_Conversion(self._known(), self._max_bytes, path).top(value)), path)
         except RefusedError as refusal:
             raise refusal.error(path) from refusal.cause
         except RecursionError:
@@ -151,6 +147,11 @@ class Codec:
             raise JournalCorruptError(f"{path} is a {type(value).__name__}, and must be an object. {RESTORE}")
         return value
 
+    def _known(self) -> "_Tables":
+        if self._tables is None:
+            self._tables = _Tables()
+        return self._tables
+
     def _register(self, entry: CodecType[Any]) -> None:
         if not isinstance(entry, CodecType):
             raise WorkflowConfigurationError(f"A Codec takes CodecType objects, not {entry!r}.")
@@ -162,19 +163,20 @@ class Codec:
             raise WorkflowConfigurationError(f"The tag of {name} is {tag!r}. Give it a non-empty, printable str.")
         if not callable(entry.to_json) or not callable(entry.from_json):
             raise WorkflowConfigurationError(f"to_json and from_json of {name} must be functions of one argument.")
-        if kind in PLAIN_TYPES or kind in BUILT_IN_TYPES:
+        known = self._known()
+        if kind in PLAIN_TYPES or kind in known.built_in:
             raise WorkflowConfigurationError(f"{name} is built in. Leave it out, or register a class of your own.")
-        if kind in self._by_type:
+        if kind in known.by_type:
             raise WorkflowConfigurationError(f"{name} is registered twice. Leave one of the two out.")
-        if tag in BUILT_IN_TAGS:
+        if tag == DICT_TAG or (tag in known.by_tag and known.by_tag[tag].type in known.built_in):
             raise WorkflowConfigurationError(
                 f"The tag {tag!r} of {name} is built in. Choose another one, such as 'acme.{tag}'."
             )
-        if tag in self._by_tag:
-            other = self._by_tag[tag].type.__qualname__
+        if tag in known.by_tag:
+            other = known.by_tag[tag].type.__qualname__
             raise WorkflowConfigurationError(f"The tag {tag!r} is given to {other} and to {name}. Rename one.")
-        self._by_type[kind] = entry
-        self._by_tag[tag] = entry
+        known.by_type[kind] = entry
+        known.by_tag[tag] = entry
 
     def _within_limit(self, text: str, path: str) -> str:
         if len(text) > self._max_bytes:
@@ -211,7 +213,8 @@ class Codec:
                 raise DamagedError("is tagged 'dict', and holds none")
             self._revive_items(payload, payload.items())
             return payload
-        entry = self._by_tag.get(tag)
+        known = self._known()
+        entry = known.by_tag.get(tag)
         if entry is None:
             raise RefusedError(
                 f"has the tag {shown(tag)}, which this Codec does not know. Read it with the class or the Codec that "
@@ -223,7 +226,7 @@ class Codec:
         except RefusedError:
             raise
         except Exception as error:
-            if entry.type in BUILT_IN_TYPES:
+            if entry.type in known.built_in:
                 raise DamagedError(f"is tagged {tag!r}, and cannot be one", error) from error
             raise _failed("from_json", entry, f"raised {type(error).__name__}", error) from error
         if type(value) is not entry.type:
@@ -291,11 +294,22 @@ def _room_left(value: Any, room: int, depth: int) -> int:
     return room
 
 
+class _Tables:
+    """The types that a codec knows; made when it first meets a value that JSON lacks."""
+
+    def __init__(self) -> None:
+        from ._built_in_types import BUILT_IN
+
+        self.by_type: dict[type, CodecType[Any]] = {entry.type: entry for entry in BUILT_IN}
+        self.by_tag: dict[str, CodecType[Any]] = {entry.tag: entry for entry in BUILT_IN}
+        self.built_in = frozenset(self.by_type)
+
+
 class _Conversion:
     """Makes plain JSON of one value, or says what is in the way and where."""
 
-    def __init__(self, by_type: dict[type, CodecType[Any]], limit: int, path: str) -> None:
-        self._by_type = by_type
+    def __init__(self, known: _Tables, limit: int, path: str) -> None:
+        self._known = known
         self._limit = limit
         self._path = path
         self._room = limit
@@ -335,9 +349,9 @@ class _Conversion:
         return converted
 
     def _tagged(self, value: Any) -> dict[str, Any]:
-        entry = self._by_type.get(type(value))
+        entry = self._known.by_type.get(type(value))
         if entry is None:
-            raise _unknown(type(value))
+            raise _unknown(type(value), self._known.built_in)
         self._spend(len('{"$":["",]}'))
         return {_TAG: [entry.tag, self._payload(entry, value)]}
 
@@ -412,10 +426,10 @@ def _readable_int(value: int) -> int:
     return value
 
 
-def _unknown(kind: type) -> RefusedError:
+def _unknown(kind: type, built_in: frozenset[type]) -> RefusedError:
     name = kind.__qualname__
     for base in kind.__mro__:
-        if base in PLAIN_TYPES or base in BUILT_IN_TYPES:
+        if base in PLAIN_TYPES or base in built_in:
             plain = base.__name__
             return RefusedError(
                 f"is of type {name}, which would come back as a plain {plain}. Convert it to {plain}, or register "

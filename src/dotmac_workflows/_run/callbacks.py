@@ -1,11 +1,10 @@
-"""Telling what was committed: the user's callbacks, and the log.
+"""Telling the user's callbacks what was committed.
 
 After the commit, at most once, and never changing an outcome.
 """
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,8 +12,7 @@ from .._core import events as ev
 from .._core.events import Event
 from .._core.state import RunState
 from ..types import AsyncWorkflowCallback, WorkflowCallback
-
-logger = logging.getLogger("dotmac_workflows")
+from .logs import keys, logger, step_of
 
 Callback: TypeAlias = WorkflowCallback | AsyncWorkflowCallback | None
 
@@ -77,32 +75,11 @@ def _log(error: BaseException, event: Event, state: RunState) -> None:
         state.workflow_id,
         type(error).__name__,
         exc_info=error,
-        extra={
-            "workflow_id": state.workflow_id,
-            "workflow_type": state.plan.workflow_type if state.plan else None,
-            "step": getattr(event, "step", None),
-            "event": name,
-        },
-    )
-
-
-def log(state: RunState, events: list[Event]) -> None:
-    """Log each transition: ids and names, never what the user's values say."""
-    workflow_type = state.plan.workflow_type if state.plan else None
-    for event in events:
-        fact = type(event).__name__
-        result = getattr(event, "result", None)
-        step = getattr(event, "step", None) if result is None else result.step
-        logger.info(
-            "Workflow %r: %s%s",
+        extra=keys(
             state.workflow_id,
-            fact,
-            f" {step!r}" if step else "",
-            extra={
-                "workflow_id": state.workflow_id,
-                "workflow_type": workflow_type,
-                "step": step,
-                "attempt": getattr(event, "attempt", None),
-                "event": fact,
-            },
-        )
+            state.plan.workflow_type if state.plan else None,
+            name,
+            step_of(event),
+            getattr(event, "attempt", None),
+        ),
+    )

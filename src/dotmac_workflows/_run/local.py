@@ -28,7 +28,6 @@ from .._core.state import RunState, apply
 from ..errors import (
     ConcurrencyError,
     LeaseLostError,
-    PersistenceError,
     WorkflowError,
     WorkflowNotFoundError,
 )
@@ -38,10 +37,9 @@ from . import callbacks, lease
 from .callbacks import Callback
 from .drive import Conflict
 from .journal import Journal, LiveJournal, StoredJournal
+from .logs import keys, log_facts, logger
 from .outcomes import Outcomes
 from .runtime import Runtime
-
-logger = logging.getLogger("dotmac_workflows")
 
 
 class Subject(Protocol):
@@ -144,7 +142,7 @@ class LocalHost:
         self.run = state.plan
         self._publish(state)
         if self._log:
-            callbacks.log(state, events)
+            log_facts(state, events)
         subject = self._subject
         if state.attention or subject.on_step_completed is not None or subject.on_step_started is not None:
             await callbacks.tell(subject, state, events)
@@ -213,12 +211,12 @@ class LocalHost:
                     return [self._journal.seal(succeeded)]
                 except WorkflowError:
                     pass  # it cannot be stored: then that is what happened
-            return [self._outcomes().of_step(started.step, answer, error, elapsed)]
-        return [self._outcomes().of_rollback(started.step, answer, error, elapsed)]
+            return [self._outcomes(started.attempt).of_step(started.step, answer, error, elapsed)]
+        return [self._outcomes(started.attempt).of_rollback(started.step, answer, error, elapsed)]
 
-    def _outcomes(self) -> Outcomes:
+    def _outcomes(self, attempt: int) -> Outcomes:
         assert self.run is not None, "nothing runs before its start was committed"
-        return Outcomes(self._subject.workflow_id, self.run.workflow_type, self._journal, self.now)
+        return Outcomes(self._subject.workflow_id, self.run.workflow_type, attempt, self._journal, self.now)
 
     def _interrupted(self, started: StepStarted | RollbackStepStarted) -> Event:
         """Return the fact that a cancel of ours ended a step; called where the `CancelledError` is handled."""
@@ -282,12 +280,21 @@ class LocalHost:
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
         try:
-            version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            try:
+                version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            except LeaseLostError as error:
+                # Where the lease is gone, whoever had it has ended the run, or holds it at a gate.
+                owner = error.owner or (await journal.fresh().load()).owner
+                self._lose(action, _lease_lost(workflow_id, owner))
+                return
             state = await journal.fresh().load() if version != journal.version else None
-        except LeaseLostError as error:
-            self._lose(action, _lease_lost(workflow_id, error.owner))
-        except PersistenceError:
-            logger.warning("The lease of workflow %r could not be renewed; trying again.", workflow_id, exc_info=True)
+        except Exception:  # whatever a backend of one's own raises: the step goes on, and its append will tell
+            logger.warning(
+                "The lease of workflow %r could not be renewed; trying again.",
+                workflow_id,
+                exc_info=True,
+                extra=self._keys("lease_not_renewed"),
+            )
         else:
             if state is not None and state.token != tenure.token:
                 self._lose(action, _lease_lost(workflow_id, state.owner))
@@ -301,6 +308,13 @@ class LocalHost:
 
     async def release(self) -> None:
         """Let go of a run that is left before its end, so that it can be taken up at once."""
+        try:
+            await self._let_go()
+        except asyncio.CancelledError:
+            # Another cancel, or one that was pending when something else left the run: that is on its way already.
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         tenure = self._tenure
         if tenure is None:
             return
@@ -317,12 +331,16 @@ class LocalHost:
                 except ConcurrencyError:
                     continue
                 return
-        except PersistenceError:
+        except Exception:  # what the run was left for is on its way, and matters more
             logger.warning(
                 "The lease of workflow %r could not be let go; it expires by itself.",
                 self._subject.workflow_id,
                 exc_info=True,
+                extra=self._keys("lease_not_released"),
             )
+
+    def _keys(self, event: str) -> dict[str, object]:
+        return keys(self._subject.workflow_id, self.run.workflow_type if self.run is not None else None, event)
 
     def close(self) -> None:
         """Stop the heartbeat."""

@@ -1,7 +1,6 @@
 """Making one fact of whatever the user's code did: a result, an exception, nonsense, a value that cannot be stored."""
 
 import copy
-import logging
 import traceback
 from collections.abc import Callable
 
@@ -10,8 +9,8 @@ from .._core.events import Event, RollbackOutcome, RollbackStepSkipped, StepOutc
 from ..errors import PayloadTooLargeError, ResultNotSerializableError, WorkflowConfigurationError, WorkflowError
 from ..result import WorkflowResult
 from .journal import Journal
+from .logs import keys, logger
 
-logger = logging.getLogger("dotmac_workflows")
 _MESSAGE_LIMIT = 10_000  # characters of an exception's own text that are kept
 _TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, where the error is
 
@@ -19,9 +18,12 @@ _TRACEBACK_LIMIT = 20_000  # characters of a traceback that are kept: its end, w
 class Outcomes:
     """Turns what steps answer into events that the journal can keep."""
 
-    def __init__(self, workflow_id: str, workflow_type: str, journal: Journal, now: Callable[[], int]) -> None:
+    def __init__(
+        self, workflow_id: str, workflow_type: str, attempt: int, journal: Journal, now: Callable[[], int]
+    ) -> None:
         self._workflow_id = workflow_id
         self._workflow_type = workflow_type
+        self._attempt = attempt
         self._journal = journal
         self._now = now
 
@@ -87,7 +89,13 @@ class Outcomes:
         told = "" if had.success else f" It had failed: {str(had.message or had.error)[:_MESSAGE_LIMIT]}"
         message = f"The result of {had.step!r} cannot be stored: {cause}{told}"
         result = WorkflowResult(False, had.step, error=code, message=message, execution_time=had.execution_time)
-        logger.error("Workflow %r: %s", self._workflow_id, message, extra=self._extra(step))
+        logger.error(
+            "Workflow %r: The result of %r cannot be stored: %s",
+            self._workflow_id,
+            had.step,
+            cause,
+            extra=self._keys("result_refused", step),
+        )
         if isinstance(outcome, StepOutcome):
             return self._journal.seal(settle(result, outcome.at, exception))
         return self._journal.seal(settle_rollback(result, step, outcome.at, exception))
@@ -99,16 +107,17 @@ class Outcomes:
             self._workflow_id,
             type(error).__name__,
             exc_info=error,
-            extra=self._extra(step),
+            extra=self._keys("step_raised", step),
         )
         return WorkflowResult(False, name, error="step_execution_error", message=f"Step {name!r} failed: {said(error)}")
 
     def _warn(self, step: str, text: str, answer: WorkflowResult | None = None) -> None:
         named = (answer.step,) if answer is not None else ()
-        logger.warning(text, step, self._workflow_id, *named, extra=self._extra(step))
+        event = "result_misnamed" if named else "rollback_missing"
+        logger.warning(text, step, self._workflow_id, *named, extra=self._keys(event, step))
 
-    def _extra(self, step: str) -> dict[str, object]:
-        return {"workflow_id": self._workflow_id, "workflow_type": self._workflow_type, "step": step}
+    def _keys(self, event: str, step: str) -> dict[str, object]:
+        return keys(self._workflow_id, self._workflow_type, event, step, self._attempt)
 
 
 def said(error: Exception) -> str:

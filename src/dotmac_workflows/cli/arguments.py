@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
+from .. import __version__
 from ..status import WorkflowStatus
 from . import operate, queries, run
 from .context import Context
@@ -32,6 +33,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"dotmac-workflows {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, command: Command, text: str, *, json: bool = False) -> argparse.ArgumentParser:
@@ -75,12 +77,13 @@ def _add_running(add: _Add) -> None:
         _add_actor(command)
     command = add("recover", run.recover_all, "carry on every run that is due and that nobody drives", json=True)
     command.add_argument("workflows", metavar="MODULE:CLASS", nargs="+", help=_CLASS)
-    command.add_argument("--concurrency", type=int, default=10, metavar="N", help="how many at once (default: 10)")
+    command.add_argument("--concurrency", type=_positive, default=10, metavar="N", help="so many at once; default 10")
 
 
 def _add_looking(add: _Add) -> None:
     command = add("list", queries.list_runs, "list runs, the oldest first", json=True)
-    command.add_argument("--status", choices=[status.value for status in WorkflowStatus], help="only these")
+    statuses = [status.value for status in WorkflowStatus if status is not WorkflowStatus.PENDING]
+    command.add_argument("--status", choices=statuses, metavar="STATUS", help=f"only these: {', '.join(statuses)}")
     command.add_argument("--type", metavar="NAME", help="only those of this class or type")
     command.add_argument("--since", metavar="WHEN", help="only those that changed since: 2026-07-01, 30m, 2h, 7d")
     command.add_argument("--limit", type=_positive, metavar="N", help="at most so many; says how to see more")
@@ -126,7 +129,6 @@ def _add_yes(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)

@@ -31,7 +31,7 @@ def clean(text: str) -> str:
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
-    return " " if character.isspace() else character.encode("ascii", "backslashreplace").decode()
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
 class Styled(NamedTuple):
@@ -85,8 +85,8 @@ class Terminal:
 
     def table(self, table: "Table", rows: Iterable[Sequence[Part]]) -> None:
         """Write rows of a table."""
-        for cells in table.lines(rows):
-            self.line(*cells)
+        for line in table.lines(rows):
+            self.line(*line)
 
     def raw(self, text: str) -> None:
         """Write text that is safe as it is: JSON in ASCII."""
@@ -147,10 +147,9 @@ class Table:
             self._widths[room.index(max(room))] -= 1
             excess -= 1
 
-    def title(self) -> list[Part]:
-        """Return the line of titles."""
-        (line,) = self._row([Styled(column.title, "bold") for column in self._columns])
-        return line
+    def titles(self) -> list[Part]:
+        """Return the row of titles."""
+        return [Styled(column.title, "bold") for column in self._columns]
 
     def lines(self, rows: Iterable[Sequence[Part]]) -> Iterator[list[Part]]:
         """Yield the lines of rows; one whose text has to be wrapped takes several."""
