@@ -49,12 +49,13 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", "[a-z_]+"),
     ("py:.*", r"(asyncio|builtins|collections|datetime|decimal|enum|logging|os|types|typing|uuid)\..*"),
-    ("py:class", r"dotmac_workflows\._value_types\.T"),
+    ("py:class", r"(dotmac_workflows\.\w+\.)?T|datetime"),
 ]
 
 # Looks
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_title = "dotmac-workflows"
