@@ -15,7 +15,7 @@ def one_line(text: object) -> str:
 
 
 def _prints(character: str) -> bool:
-    return character.isascii() and character.isprintable() or _prints_beyond_ascii(character)
+    return (character.isascii() and character.isprintable()) or _prints_beyond_ascii(character)
 
 
 def _prints_beyond_ascii(character: str) -> bool:

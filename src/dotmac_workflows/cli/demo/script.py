@@ -16,7 +16,7 @@ from ..context import Context
 from ..exits import DONE, FAILED, REFUSED, CommandError
 from ..loading import DB_VARIABLE, actor
 from ..standing import Standing
-from ..terminal import Part, Styled
+from ..terminal import Styled
 from . import outcome
 from .orders import APPROVAL_LIMIT, Company, money, sample_orders
 
