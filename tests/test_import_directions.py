@@ -34,8 +34,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "_verbs": UP_TO_BASE,  # base's verbs, in a module of their own for their size
     "_checks": LEAVES | {"_core"},  # what these two are handed
     "_view": UP_TO_RUN | {"_checks"},  # and what an object shows
-    "recovery": UP_TO_BASE,
-    "verification": UP_TO_RUN,
+    "_listing": LEAVES | {"persistence"},
+    "recovery": UP_TO_BASE | {"_listing"},
+    "verification": UP_TO_RUN | {"_listing"},
     FACE: ABOVE_BASE,
     **{top: ABOVE_BASE | {top, FACE} for top in TOP},
     "__main__": frozenset({"cli"}),
