@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .._core.commands import instant
 from ..persistence import Record
 from .text import duration, one_line
 
@@ -134,13 +135,14 @@ class _Reader:
             case kind if kind in _OUTCOMES:
                 self._outcome(kind, body)
             case "approval_requested":
-                self._begin_wait("waits", f"approval of {_step(body)}", "waits for a decision since")
+                self._begin_wait("waits", f"decision on {_step(body)}", "waits for a decision")
             case kind if kind in _DECISIONS:
                 self._decide(kind, body)
             case "pause_requested":
                 self.pause = body
             case "paused":
-                self._begin_wait("paused", "paused", "paused since", _who(self.pause))
+                who = _who(self.pause)
+                self._begin_wait("paused", "paused", "not resumed yet", f"paused {who}" if who else "")
             case "resumed":
                 self._end_wait("paused", f"resumed{_by(body)} after {self._took()}")
             case "rollback_started":
@@ -249,7 +251,7 @@ class _Reader:
         if isinstance(draft, dict) and draft.get("status") == "waiting_approval":
             step = one_line(draft.get("pending_approval_step") or "the step before")
             self.timeline.status, self.timeline.look = "waits for approval", "waits"
-            self._begin_wait("waits", f"approval of {step}", "waits for a decision since")
+            self._begin_wait("waits", f"decision on {step}", "waits for a decision")
 
     def _begin_wait(self, look: Look, label: str, note: str, detail: str = "") -> None:
         self.driven, self.free_since = False, None
@@ -269,7 +271,9 @@ class _Reader:
     def _decide(self, kind: str, body: dict[str, Any]) -> None:
         look, word = _DECISIONS[kind]
         if self.wait is not None and self.wait.look == "waits":
-            self._end_wait(look, f"{word} after {self._took()}", _who(body))
+            same_day = instant(self.wait.start).date() == instant(self.now).date()
+            when = f"{instant(self.now):{'%H:%M:%S' if same_day else '%Y-%m-%d %H:%M'}}"
+            self._end_wait(look, f"{word} after {self._took()}", _who(body, f", {when}"))
             return
         if self.wait is not None:
             self._end_wait(None, f"for {self._took()}")
@@ -300,9 +304,9 @@ def _by(body: dict[str, Any]) -> str:
     return f" by {one_line(body['actor'])}" if body.get("actor") else ""
 
 
-def _who(body: dict[str, Any]) -> str:
+def _who(body: dict[str, Any], when: str = "") -> str:
     """Return who said something, and why."""
-    texts = (_by(body).strip(), one_line(body.get("reason") or ""))
+    texts = (f"{_by(body)}{when}".strip(" ,"), one_line(body.get("reason") or ""))
     return ": ".join(text for text in texts if text)
 
 

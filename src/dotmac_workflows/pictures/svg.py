@@ -21,11 +21,13 @@ from .spans import Look, Span, Timeline, read_timeline
 from .text import cut, duration, one_line, width
 
 _WIDTH = 900
-_MARGIN = 20
-_SIGN, _LABEL, _CHART, _NOTE = 84, 102, 290, 570  # where the columns begin
-_CHART_END, _END = 550, _WIDTH - _MARGIN
+_MARGIN = 18
+_SIGN, _LABEL, _CHART, _NOTE = 80, 97, 285, 548  # where the columns begin
+_CHART_END, _END = 530, _WIDTH - _MARGIN
 _OPEN = 26  # pixels at the end of the chart for what goes on
 _LEAST = 5  # pixels of a bar
+_PATTERNED = 14  # pixels from which on a bar shows its pattern
+_LABELLED = 0.6  # of the chart, at most, is made wider for durations to be written above it
 _SIZE = 12  # pixels of an em
 _TOP, _STRIP = 70, 22  # where the chart begins, how high the line of durations above it is
 _ROW, _SECOND, _DAY = 24, 15, 22  # heights of a row, a second line, a date
@@ -115,11 +117,14 @@ class _Axis:
         in_order = sorted(instants)
         goes_on = any(span.end is None for span in timeline.spans)
         room = _CHART_END - _CHART - (_OPEN if goes_on else 0)
-        weights = [log1p((after - before) / 1000) for before, after in pairwise(in_order)]
-        scale = room / (sum(weights) or 1.0)
+        pairs = list(pairwise(in_order))
+        weights = [log1p((after - before) / 1000) for before, after in pairs]
+        least = _labelled(timeline, room)
+        wides = [least.get(pair, 0.0) for pair in pairs]
+        scale = (room - sum(wides)) / (sum(weights) or 1.0)
         self._places = {in_order[0]: float(_CHART)}
-        for (before, after), weight in zip(pairwise(in_order), weights, strict=True):
-            self._places[after] = self._places[before] + weight * scale
+        for (before, after), weight, wide in zip(pairs, weights, wides, strict=True):
+            self._places[after] = self._places[before] + weight * scale + wide
 
     def place(self, at: int | None) -> float:
         """Return where an instant stands, in pixels; of None, which is not over yet, the end of the chart."""
@@ -132,15 +137,26 @@ class _Axis:
         return min(begin, _CHART_END - wide), wide
 
 
+def _labelled(timeline: Timeline, room: float) -> dict[tuple[int, int], float]:
+    """Return how wide the longest stretches have to be in which nobody drove, for their durations to be written."""
+    least: dict[tuple[int, int], float] = {}
+    ended = [(end - start, start, end) for start, end, _ in timeline.idle if end is not None]
+    for _, start, end in sorted(ended, reverse=True):
+        wide = width(_said(start, end)) * _SIZE + 8
+        if sum(least.values()) + wide > room * _LABELLED:
+            break
+        least[start, end] = wide
+    return least
+
+
 def _heading(name: str, timeline: Timeline) -> list[str]:
     parts = [_text(_MARGIN, 30, name, "bold", size=16, room=_END - _MARGIN)]
     facts = [timeline.status, timeline.workflow_type]
     if timeline.started:
         took = duration((timeline.last - timeline.started) / 1_000_000)
-        facts += [f"{instant(timeline.started):%Y-%m-%d %H:%M:%S} UTC", f"{took} from first to last record"]
         waited = sum(s.end - s.start for s in timeline.spans if s.bar == "waits" and s.end is not None)
-        if waited:
-            facts.append(f"{duration(waited / 1_000_000)} of it waiting for a decision")
+        waits = f", {duration(waited / 1_000_000)} of it for a decision" if waited else ""
+        facts += [f"{instant(timeline.started):%Y-%m-%d %H:%M:%S} UTC", f"took {took}{waits}"]
     parts.append(_sign(timeline.look, _MARGIN, 42))
     parts.append(_text(_MARGIN + 18, 53, " · ".join(fact for fact in facts if fact), room=_END - _MARGIN - 18))
     return parts
@@ -149,7 +165,6 @@ def _heading(name: str, timeline: Timeline) -> list[str]:
 def _columns(timeline: Timeline, axis: _Axis, bottom: int) -> list[str]:
     """Draw where nobody drove, with how long above it, and the frame of the chart."""
     parts = []
-    free = float(_CHART)  # up to where the line of durations is written already
     stretches = [*timeline.idle, *((s.start, None, s.label) for s in timeline.spans if s.end is None and s.bar)]
     for start, end, why in stretches:
         begin, wide = axis.bar(start, end)
@@ -157,17 +172,17 @@ def _columns(timeline: Timeline, axis: _Axis, bottom: int) -> list[str]:
             f'<g><title>{escape(why)}</title><rect class="idle" x="{begin:.1f}" y="{_TOP}" width="{wide:.1f}" '
             f'height="{bottom - _TOP}"/></g>'
         )
-        said = "?" if end is None else duration((end - start) / 1_000_000)
-        half = width(said) * _SIZE / 2
-        middle = min(begin + wide / 2, _CHART_END - half)
-        if said != "?" and middle - half >= free:
-            parts.append(
-                f'<text class="dim" x="{middle:.1f}" y="{_TOP + 15}" text-anchor="middle">{escape(said)}</text>'
-            )
-            free = middle + half + 6
+        said = _said(start, end)
+        if width(said) * _SIZE <= wide:
+            middle = begin + wide / 2
+            parts.append(f'<text class="dim" x="{middle:.1f}" y="{_TOP + 15}" text-anchor="middle">{said}</text>')
     for x in (_CHART, _CHART_END):
         parts.append(f'<path class="edge" d="M{x}.5 {_TOP}V{bottom}"/>')
     return parts
+
+
+def _said(start: int, end: int | None) -> str:
+    return "" if end is None else escape(duration((end - start) / 1_000_000))
 
 
 def _rows(timeline: Timeline, axis: _Axis) -> tuple[list[str], int]:
@@ -219,9 +234,10 @@ def _bar(span: Span, axis: _Axis, y: int) -> list[str]:
     begin, wide = axis.bar(span.start, span.end)
     if span.start == span.end:
         return [f'<circle class="{look}" cx="{min(begin + 3, _CHART_END - 4):.1f}" cy="{y + 6}" r="3.5"/>']
-    shape = f'x="{begin:.1f}" y="{y}" width="{wide:.1f}" height="12" rx="2"'
+    high = 4 if look == "mark" else 12
+    shape = f'x="{begin:.1f}" y="{y + 6 - high // 2}" width="{wide:.1f}" height="{high}" rx="2"'
     parts = [f'<rect class="{look}" {shape}/>']
-    if look in _PATTERNS:
+    if look in _PATTERNS and wide >= _PATTERNED:
         parts.append(f'<rect fill="url(#dw-{look})" {shape}/>')
     if span.end is None:
         parts.append(f'<path class="sign {look}" d="M{_CHART_END + 3} {y + 2}l4 4-4 4"/>')
@@ -243,5 +259,5 @@ def _text(x: int, y: int, text: str, style: str = "", *, size: int = _SIZE, room
 def _footnote(timeline: Timeline) -> str:
     if not timeline.spans:
         return "The journal holds no step yet."
-    words = "Not to scale: a stretch is as wide as the logarithm of how long it took."
+    words = "Not to scale: long times are drawn short, so that short ones can be seen."
     return f"{words} Grey columns: nobody drove the run." if timeline.idle else words
