@@ -8,6 +8,7 @@ from .. import __version__
 from ..status import WorkflowStatus
 from . import operate, queries, run
 from .context import Context
+from .demo import script
 from .exits import EXIT_CODES
 from .loading import DB_VARIABLE
 
@@ -62,6 +63,10 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_running(add: _Add) -> None:
+    command = add("demo", script.demo, "run sample orders, kill their worker, and show what became of them")
+    command.add_argument(
+        "--folder", metavar="DIR", help="where to keep the databases (default: a new temporary folder)"
+    )
     command = add("run", run.run, "run a workflow, or go on with it where it stopped", json=True)
     command.add_argument("workflow", metavar="MODULE:CLASS", help=_CLASS)
     command.add_argument("--id", required=True, help="names the run; the same id again goes on, and runs nothing twice")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from .wording import day, duration, iso, status_part, status_phrase, time_of_day
 
 _PAGE = 500
 _LIST = (Column("ID"), Column("TYPE", 6), Column("STATUS"), Column("LAST CHANGE (UTC)", 10), Column("NOTE", 10))
-_SHOW = (
+SHOW_COLUMNS = (
     Column("UTC"),
     Column("WHAT", 8),
     Column("STEP", 8),
@@ -221,14 +221,9 @@ def show(context: Context) -> int:
     return asyncio.run(work())
 
 
-def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: Standing | None) -> None:
-    out = context.out
-    stands = Styled("is damaged", "bad")
-    if standing is not None:
-        stands = status_phrase(standing.state.status, driven=standing.driver is not None)
-    out.line(Styled(workflow_id, "bold"), " ", stands)
-    out.line()
-    cells: list[list[Part]] = [
+def cells_of(rows: Iterable[Row]) -> list[list[Part]]:
+    """Return a timeline as the rows of a table of `SHOW_COLUMNS`."""
+    return [
         [
             time_of_day(row.at),
             Styled(row.what, row.style),
@@ -239,7 +234,17 @@ def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: S
         ]
         for row in rows
     ]
-    table = Table(_SHOW, cells, out.width)
+
+
+def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: Standing | None) -> None:
+    out = context.out
+    stands = Styled("is damaged", "bad")
+    if standing is not None:
+        stands = status_phrase(standing.state.status, driven=standing.driver is not None)
+    out.line(Styled(workflow_id, "bold"), " ", stands)
+    out.line()
+    cells = cells_of(rows)
+    table = Table(SHOW_COLUMNS, cells, out.width)
     out.table(table, [table.titles()])
     today = ""
     for row, line in zip(rows, cells, strict=True):
