@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from workflows import Backend, Held, InTurn, Order, asks, events, fails, raises, within
 
 from dotmac_workflows import Workflow, WorkflowResult
+from workflows import Backend, Held, InTurn, Order, asks, events, fails, raises, within
 
 ACTOR = "operator@example.com"
 

@@ -1,9 +1,6 @@
 """`load()` and `recover()`: a run taken up by another object, and all that are due at start-up."""
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,21 @@ from dotmac_workflows._core.codec import encode
 from dotmac_workflows._core.events import StepStarted
 from dotmac_workflows.persistence import InMemoryPersistence
 from dotmac_workflows.values import Codec
-from workflows import ABC, Backend, Behaviour, Held, Order, Store, asks, crashed_after, fails, kinds, seen, within
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Held,
+    Order,
+    Store,
+    asks,
+    crashed_after,
+    fails,
+    kinds,
+    process,
+    seen,
+    within,
+)
 
 # Load.
 
@@ -105,7 +116,7 @@ async def test_a_type_error_from_within_a_constructor_is_not_mistaken_for_a_wron
             raise TypeError("inside")
 
     await Backend(store).order().execute()
-    with pytest.raises(TypeError, match="^inside$"):
+    with pytest.raises(TypeError, match=r"^inside$"):
         await Broken.load("order-1", store)
 
 
@@ -353,22 +364,16 @@ LIVE_OWNER = """
 
 async def test_the_run_of_a_live_process_is_left_alone_and_that_of_a_dead_one_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "journals.db"
-    program = [sys.executable, "-c", textwrap.dedent(LIVE_OWNER), str(path)]
-    source = Path(__file__).resolve().parents[1] / "src"
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(source)}) as owner:
-        try:
-            assert owner.stdout is not None
-            assert await asyncio.to_thread(owner.stdout.readline) == "running\n"
-            async with SQLitePersistence(path) as store:
-                assert await recover(store, [Noted]) == []
-                with pytest.raises(WorkflowExecutionError, match=rf"already running: .*process {owner.pid}\) holds"):
-                    await Noted("order-1", persistence=store).execute()
-                owner.kill()
-                await asyncio.to_thread(owner.wait)
-                (outcome,) = await recover(store, [Noted])
-                assert (outcome.status, Noted.ledger) == (WorkflowStatus.COMPLETED, ["a", "b"])
-        finally:
+    with process(LIVE_OWNER, path) as (owner, line):
+        assert await within(line()) == "running\n"
+        async with SQLitePersistence(path) as store:
+            assert await recover(store, [Noted]) == []
+            with pytest.raises(WorkflowExecutionError, match=rf"already running: .*process {owner.pid}\) holds"):
+                await Noted("order-1", persistence=store).execute()
             owner.kill()
+            await asyncio.to_thread(owner.wait)
+            (outcome,) = await recover(store, [Noted])
+            assert (outcome.status, Noted.ledger) == (WorkflowStatus.COMPLETED, ["a", "b"])
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

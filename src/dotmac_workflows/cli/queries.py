@@ -15,6 +15,7 @@ from ..verification import verify
 from .context import Context
 from .exits import DONE, STORE, CommandError
 from .loading import WatchedStore, open_store
+from .pictures import write_timeline
 from .standing import PlainCodec, Standing, driver_of, not_found, what_next
 from .terminal import Column, Part, Styled, Table
 from .timeline import Row, body_of, timeline
@@ -216,6 +217,9 @@ def show(context: Context) -> int:
             _show_table(context, workflow_id, timeline(records), standing)
         if damage is not None:
             raise damage
+        if context.arguments.svg is not None:
+            write_timeline(context.arguments.svg, workflow_id, records)
+            context.err.line(f"Its timeline is in {context.arguments.svg}.")
         return DONE
 
     return asyncio.run(work())
@@ -280,9 +284,9 @@ def verify_store(context: Context) -> int:
         for problem in found.problems:
             what = "damaged" if isinstance(problem, JournalCorruptError) else "not readable"
             context.out.line(Styled(what, "bad"), f": {problem}")
-        sound = found.workflows - len(found.problems)
+        sound = found.workflows - sum(problem.workflow_id is not None for problem in found.problems)
         if found.problems:
-            damaged = Styled(f"{len(found.problems)} not", "bad")
+            damaged = Styled(f"{found.workflows - sound} not", "bad")
             context.out.line(f"{found.workflows} runs checked: {sound} sound, ", damaged, ".")
             return STORE
         context.out.line(
