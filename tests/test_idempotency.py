@@ -5,6 +5,8 @@ import logging
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import StepContext, WorkflowExecutionError, WorkflowResult
 from workflows import (
     ABC,
     Backend,
@@ -20,8 +22,6 @@ from workflows import (
     seen,
     within,
 )
-
-from dotmac_workflows import StepContext, WorkflowExecutionError, WorkflowResult
 
 
 def notes(contexts: list[StepContext], then: Behaviour | None = None) -> Behaviour:

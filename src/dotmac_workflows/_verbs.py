@@ -22,7 +22,7 @@ from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFai
 from ._core.state import RunState, fold, replay
 from ._run import callbacks, lease
 from ._run.drive import drive
-from ._run.journal import Journal, LiveJournal, StoredJournal
+from ._run.live import Journal, LiveJournal
 from ._run.local import LocalHost, Tenure
 from ._run.logs import keys, log_facts, logger
 from ._run.outcomes import said
@@ -265,6 +265,8 @@ class Verbs:
         workflow_id = self._workflow.workflow_id
         if self._view.persistence is not None:
             check_name("A workflow id", workflow_id)
+            from ._run.journal import StoredJournal  # here: its codec and digests cost 2 ms
+
             return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
         if self._view.live is None:
             self._view.live = LiveJournal(workflow_id)

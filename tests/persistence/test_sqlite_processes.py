@@ -1,7 +1,5 @@
 """Several processes on one file, and processes that end, fork, hang, or run out of disk."""
 
-
-
 import os
 import signal
 import subprocess
