@@ -450,6 +450,15 @@ class Workflow:
             "end_time": None if view.ended_at is None else view.ended_at / 1_000_000,
         }
 
+    def to_mermaid(self) -> str:
+        """Return a Mermaid flowchart of the plan: its steps, the gates that are known, the undo path.
+
+        Of a run it also shows where it stands, as far as this object knows.
+        """
+        from .pictures import to_mermaid  # here: few programs draw
+
+        return to_mermaid(self)
+
     @classmethod
     def from_dict(cls, data: dict[str, Any], **init: Any) -> Self:
         """Make a workflow in the state that `to_dict` showed: a draft, which a verb can go on from.
