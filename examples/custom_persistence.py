@@ -5,7 +5,7 @@
 One file a workflow, one line an append: a line is there to its end or not at all, so that records and header are
 stored together or not at all. It is durable when `append` returns (the file and its folder are flushed), and safe
 between processes (one lock around each change; `fcntl` is not there on Windows). Its price is that a file is read
-whole for every append.
+whole for every append. It has no leases, which the library warns of: resume only what nobody drives.
 """
 
 import asyncio

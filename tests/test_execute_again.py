@@ -91,7 +91,7 @@ async def test_a_fresh_object_with_a_known_id_costs_one_refused_append_and_a_rea
     class Tried(Wrapper):
         tried = 0
 
-        async def append(self, *args: object, **how: object) -> None:  # type: ignore[override] # passes all on
+        async def append(self, *args: object, **how: object) -> None:
             self.tried += 1
             await super().append(*args, **how)  # type: ignore[arg-type] # as above
 

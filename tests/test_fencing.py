@@ -51,7 +51,7 @@ async def test_a_lease_that_expired_is_taken_over_and_the_old_driver_changes_not
     await within(gate.running.wait())
     before = await store.read("order-1"), await store.find(), await store.lease("order-1")
     held.go.set()
-    with pytest.raises(LeaseLostError, match="'order-1' is no longer driven by this process.*took over") as caught:
+    with pytest.raises(LeaseLostError, match=r"'order-1' is no longer driven by this process.*took over") as caught:
         await within(task)
     assert (caught.value.workflow_id, caught.value.owner is not None) == ("order-1", True)
     assert (await store.read("order-1"), await store.find(), await store.lease("order-1")) == before

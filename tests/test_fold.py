@@ -3,12 +3,12 @@
 import asyncio
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from workflows import Behaviour, InTurn, Order, Store, asks, events, fails, nothing, raises
 
 from dotmac_workflows import InMemoryPersistence, Persistence, WorkflowExecutionError, WorkflowResult
 from dotmac_workflows._core.actions import Action, Stop, Wait
@@ -18,6 +18,7 @@ from dotmac_workflows._core.state import RunState, fold, replay
 from dotmac_workflows._run.local import LocalHost
 from dotmac_workflows._view import View
 from dotmac_workflows.persistence import Header, LeaseChange, Record
+from workflows import Behaviour, InTurn, Order, Store, asks, events, fails, nothing, raises
 
 
 async def pauses(workflow: Order, name: str) -> WorkflowResult:
@@ -79,7 +80,9 @@ def lives(draw: st.DrawFn) -> Life:
 
 async def live(life: Life, persistence: Persistence | None) -> Order:
     """Let a run have its life; what is refused is refused."""
-    does: dict[str, Behaviour] = {name: InTurn(*(FORWARD[what] for what in life.forward[name])) for name in life.forward}
+    does: dict[str, Behaviour] = {
+        name: InTurn(*(FORWARD[what] for what in life.forward[name])) for name in life.forward
+    }
     does |= {f"rollback_{name}": InTurn(*(BACKWARD[what] for what in life.backward[name])) for name in life.backward}
     order = Order("order-1", life.steps, {"n": 1}, persistence=persistence, does=does)
     order.configure(
@@ -251,4 +254,4 @@ async def test_sequence_numbers_are_dense_unique_and_append_only(store: Store, l
     assert watched.appends >= 4
     (header,) = await store.find()
     assert header.version == len(records)
-    assert all(earlier.at <= later.at for earlier, later in zip(records, records[1:], strict=False))
+    assert all(earlier.at <= later.at for earlier, later in pairwise(records))

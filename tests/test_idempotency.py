@@ -5,6 +5,8 @@ import logging
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import StepContext, WorkflowExecutionError, WorkflowResult
 from workflows import (
     ABC,
     Backend,
@@ -20,8 +22,6 @@ from workflows import (
     seen,
     within,
 )
-
-from dotmac_workflows import StepContext, WorkflowExecutionError, WorkflowResult
 
 
 def notes(contexts: list[StepContext], then: Behaviour | None = None) -> Behaviour:
@@ -51,10 +51,19 @@ async def test_step_context_gives_step_attempt_visit_phase_and_key(backend: Back
 
 async def test_outside_a_step_there_is_no_step_context(backend: Backend) -> None:
     order = backend.order(["a"])
-    order.on_step_started = lambda step: order.step_context
+    refused: list[str] = []
+
+    def look(step: str) -> None:
+        with pytest.raises(WorkflowExecutionError) as caught:
+            _ = order.step_context
+        refused.append(str(caught.value))
+
+    order.on_step_started = look
     with pytest.raises(WorkflowExecutionError, match="No step of workflow 'order-1' runs at this moment"):
         _ = order.step_context
     await order.execute()
+    assert len(refused) == 1
+    assert "No step of workflow 'order-1' runs at this moment" in refused[0]
     with pytest.raises(WorkflowExecutionError, match="No step of workflow 'order-1' runs at this moment"):
         _ = order.step_context
 

@@ -1,9 +1,6 @@
 """`load()` and `recover()`: a run taken up by another object, and all that are due at start-up."""
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import pytest
 
 from dotmac_workflows import (
     JournalCorruptError,
+    LeaseLostError,
     Persistence,
     Recovered,
     SQLitePersistence,
@@ -27,7 +25,21 @@ from dotmac_workflows._core.codec import encode
 from dotmac_workflows._core.events import StepStarted
 from dotmac_workflows.persistence import InMemoryPersistence
 from dotmac_workflows.values import Codec
-from workflows import ABC, Backend, Behaviour, Held, Order, Store, asks, crashed_after, fails, kinds, seen, within
+from workflows import (
+    ABC,
+    Backend,
+    Behaviour,
+    Held,
+    Order,
+    Store,
+    asks,
+    crashed_after,
+    fails,
+    kinds,
+    process,
+    seen,
+    within,
+)
 
 # Load.
 
@@ -104,7 +116,7 @@ async def test_a_type_error_from_within_a_constructor_is_not_mistaken_for_a_wron
             raise TypeError("inside")
 
     await Backend(store).order().execute()
-    with pytest.raises(TypeError, match="^inside$"):
+    with pytest.raises(TypeError, match=r"^inside$"):
         await Broken.load("order-1", store)
 
 
@@ -352,22 +364,16 @@ LIVE_OWNER = """
 
 async def test_the_run_of_a_live_process_is_left_alone_and_that_of_a_dead_one_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "journals.db"
-    program = [sys.executable, "-c", textwrap.dedent(LIVE_OWNER), str(path)]
-    source = Path(__file__).resolve().parents[1] / "src"
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(source)}) as owner:
-        try:
-            assert owner.stdout is not None
-            assert await asyncio.to_thread(owner.stdout.readline) == "running\n"
-            async with SQLitePersistence(path) as store:
-                assert await recover(store, [Noted]) == []
-                with pytest.raises(WorkflowExecutionError, match=rf"already running: .*process {owner.pid}\) holds"):
-                    await Noted("order-1", persistence=store).execute()
-                owner.kill()
-                await asyncio.to_thread(owner.wait)
-                (outcome,) = await recover(store, [Noted])
-                assert (outcome.status, Noted.ledger) == (WorkflowStatus.COMPLETED, ["a", "b"])
-        finally:
+    with process(LIVE_OWNER, path) as (owner, line):
+        assert await within(line()) == "running\n"
+        async with SQLitePersistence(path) as store:
+            assert await recover(store, [Noted]) == []
+            with pytest.raises(WorkflowExecutionError, match=rf"already running: .*process {owner.pid}\) holds"):
+                await Noted("order-1", persistence=store).execute()
             owner.kill()
+            await asyncio.to_thread(owner.wait)
+            (outcome,) = await recover(store, [Noted])
+            assert (outcome.status, Noted.ledger) == (WorkflowStatus.COMPLETED, ["a", "b"])
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -516,6 +522,19 @@ async def test_a_missing_capability_is_an_error_that_names_it() -> None:
         await recover(WithLeases(), [Noted])
 
 
+async def test_a_backend_without_leases_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Own(Bare):
+        pass
+
+    store = Own()
+    await Order("order-1", ABC, persistence=store).execute()
+    await Order("order-2", ABC, persistence=store).execute()
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "Own does not have lease and renew (Leases): nobody can tell who drives a run" in warning.getMessage()
+    Order("order-3", ABC, persistence=InMemoryPersistence())
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
 async def test_a_concurrency_of_none_is_refused(store: Store) -> None:
     with pytest.raises(WorkflowConfigurationError, match="concurrency must be at least 1, not 0"):
         await recover(store, [Noted], concurrency=0)
@@ -531,8 +550,6 @@ async def test_a_backend_of_three_methods_runs_workflows_and_resumes_them() -> N
     await within(taker.resume())
     assert seen(taker) == ("completed", ["a", "b", "c"])
     order.does["b"].go.set()  # type: ignore[attr-defined] # a Held
-    from dotmac_workflows import LeaseLostError
-
     with pytest.raises(LeaseLostError):
         await within(task)
     assert seen(await Order.load("order-1", bare)) == ("completed", ["a", "b", "c"])

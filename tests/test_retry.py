@@ -2,8 +2,9 @@
 
 import pytest
 
-from dotmac_workflows import WorkflowExecutionError, WorkflowResult, WorkflowStatus
+from dotmac_workflows import Runtime, WorkflowExecutionError, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core.events import Retried, StepFailed, StepStarted
+from dotmac_workflows.testing import FakeClock
 from workflows import (
     Backend,
     InTurn,
@@ -155,3 +156,37 @@ async def test_a_crash_in_a_retry_is_resumed_as_the_same_visit(store: Store) -> 
     assert steps_of(again.results) == ["a", "b", "c"]
     visits = [(e.step, e.visit, e.attempt) for e in await events(again) if isinstance(e, StepStarted)]
     assert visits == [("a", 1, 1), ("b", 1, 1), ("b", 2, 1), ("c", 1, 1), ("c", 1, 2)]
+
+
+async def test_a_pause_asked_of_the_pass_that_failed_does_not_hold_this_one(backend: Backend) -> None:
+    async def pauses_and_fails(workflow: Order, name: str) -> WorkflowResult:
+        await workflow.pause()
+        return WorkflowResult(False, name)
+
+    order = backend.order(does={"b": InTurn(pauses_and_fails, asks)})
+    order.configure(require_approval=True)
+    await order.execute()
+    assert seen(order) == ("failed", ["a", "b!", "rollback_a"])
+    await order.retry()
+    await order.approve_and_continue()
+    assert seen(order) == ("completed", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("verb", ["retry", "retry_rollback"])
+async def test_a_run_that_goes_on_has_not_ended(backend: Backend, verb: str) -> None:
+    clock = FakeClock()
+    times: list[float | None] = []
+
+    def look(workflow: Order, name: str) -> WorkflowResult:
+        clock.advance(5)
+        times.append(workflow.execution_time)
+        return WorkflowResult(True, name)
+
+    undoes = fails() if verb == "retry_rollback" else None
+    order = backend.order(["a", "b"], does={"b": InTurn(fails(), look), "rollback_a": InTurn(undoes, look)})
+    order.runtime = Runtime(clock=clock)
+    await order.execute()
+    assert order.execution_time == 0
+    clock.advance(10)
+    await getattr(order, verb)()
+    assert (times, order.execution_time) == ([15], 15)

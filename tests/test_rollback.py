@@ -288,7 +288,7 @@ async def test_after_skip_rollback_a_halted_rollback_goes_on_with_the_rest(backe
 
 async def test_skip_rollback_of_a_step_whose_rollback_did_not_fail_is_refused(backend: Backend) -> None:
     order = await failed(backend, rollback_b=fails())
-    with pytest.raises(WorkflowExecutionError, match="of step 'a' of workflow 'order-1' did not fail.*: b"):
+    with pytest.raises(WorkflowExecutionError, match=r"of step 'a' of workflow 'order-1' did not fail.*: b"):
         await order.skip_rollback("a", "?")
     done = backend.order(workflow_id="order-2")
     await done.execute()

@@ -155,7 +155,7 @@ async def test_a_draft_whose_index_is_none_of_its_steps_is_refused(backend: Back
 async def test_a_draft_that_waits_behind_the_last_step_is_refused(backend: Backend) -> None:
     order = backend.order()
     order.status, order.current_step_index = WorkflowStatus.WAITING_APPROVAL, 3
-    with pytest.raises(WorkflowConfigurationError, match="is waiting_approval. Set it to 0 up to 2"):
+    with pytest.raises(WorkflowConfigurationError, match=r"is waiting_approval. Set it to 0 up to 2"):
         await order.approve_and_continue()
     order.steps, order.current_step_index = [], 0
     with pytest.raises(WorkflowConfigurationError, match="Give it the step that it waits at"):
@@ -196,7 +196,7 @@ def test_from_dict_of_what_the_original_wrote_needs_id_and_steps_alone() -> None
 
 @pytest.mark.parametrize("bad", [{"status": "nowhere"}, {"results": [{"success": True}]}])
 def test_from_dict_of_what_no_to_dict_returns_is_a_value_error(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="nowhere|lacks"):
+    with pytest.raises(ValueError, match=r"nowhere|lacks"):
         Order.from_dict({"workflow_id": "order-1", "steps": ["a"], **bad})
 
 

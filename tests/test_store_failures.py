@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
+
+from dotmac_workflows import PersistenceError, WorkflowStatus
 from workflows import (
     ABC,
     Backend,
@@ -19,8 +21,6 @@ from workflows import (
     steps_of,
     within,
 )
-
-from dotmac_workflows import PersistenceError, WorkflowStatus
 
 DOES: dict[str, Behaviour] = {"c": fails()}
 

@@ -2,12 +2,10 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
-from workflows import ABC, Backend, Order, Store, asks, fails
 
 from dotmac_workflows import (
     InMemoryPersistence,
@@ -18,6 +16,7 @@ from dotmac_workflows import (
     WorkflowStatus,
     verify,
 )
+from workflows import ABC, Backend, Order, Store, asks, fails
 
 
 async def stored(store: Store) -> int:

@@ -3,8 +3,14 @@
 import asyncio
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from dotmac_workflows import Persistence, Workflow, WorkflowResult
@@ -34,7 +40,7 @@ Behaviour: TypeAlias = Callable[["Order", str], Any]
 
 
 class Order(Workflow):
-    """Writes each step into a ledger outside the engine, then does what the test wants of it; by default all is well."""
+    """Writes each step into a ledger outside the engine, then does what the test wants; by default all is well."""
 
     def __init__(
         self,
@@ -51,9 +57,9 @@ class Order(Workflow):
         self.ledger = ledger if ledger is not None else []
 
     async def execute_step(self, step: str) -> WorkflowResult:
-        return await self.act(step)
+        return await self._act(step)  # type: ignore[no-any-return] # what is none is the point of some tests
 
-    async def act(self, name: str) -> Any:
+    async def _act(self, name: str) -> Any:
         self.ledger.append(name)
         behaviour = self.does.get(name)
         if behaviour is None:
@@ -146,6 +152,19 @@ async def within(awaitable: Awaitable[Any], seconds: float = 20) -> Any:
     """Await what must not take for ever: where it would, the test fails instead of hanging."""
     async with asyncio.timeout(seconds):
         return await awaitable
+
+
+@contextmanager
+def process(program: str, *arguments: str | Path) -> Iterator[tuple["subprocess.Popen[str]", Callable[[], Any]]]:
+    """Run a program in a process of its own; yield it and what waits for its next line. It is dead at the end."""
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as started:
+        assert started.stdout is not None
+        try:
+            yield started, partial(asyncio.to_thread, started.stdout.readline)
+        finally:
+            started.kill()
 
 
 # What a run looks like from outside.

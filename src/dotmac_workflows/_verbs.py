@@ -22,7 +22,7 @@ from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFai
 from ._core.state import RunState, fold, replay
 from ._run import callbacks, lease
 from ._run.drive import drive
-from ._run.journal import Journal, LiveJournal, StoredJournal
+from ._run.live import Journal, LiveJournal
 from ._run.local import LocalHost, Tenure
 from ._run.logs import keys, log_facts, logger
 from ._run.outcomes import said
@@ -114,10 +114,13 @@ class Verbs:
         with self:
             journal, state, _ = await self._read()
             self._check_class(state.plan, driving=True)
-            if state.status is not WorkflowStatus.RUNNING or await self._held_by_another(state) is not None:
+            if state.status is not WorkflowStatus.RUNNING:
+                return False
+            in_place, held = await self._lease_in_place(state)
+            if held is not None:
                 return False
             try:
-                await self._drive(journal, state, [])
+                await self._drive(journal, state, [], replaces=in_place)
             except ConcurrencyError:
                 return False
             return True
@@ -131,14 +134,15 @@ class Verbs:
             events = ask(state, self._now())
             if not events and state.status is not WorkflowStatus.RUNNING:
                 return self._answer()
-            held = await self._held_by_another(state)
+            in_place, held = await self._lease_in_place(state)
             if held is not None:
                 if decides and not events:
                     return self._answer()
                 raise self._already_running(held)
             before = RunState(state.workflow_id) if draft else state
             try:
-                return await self._drive(journal, before, [*draft, *self._sealed(journal, events)])
+                pending = [*draft, *self._sealed(journal, events)]
+                return await self._drive(journal, before, pending, replaces=in_place)
             except ConcurrencyError:
                 continue
 
@@ -147,11 +151,13 @@ class Verbs:
         plan = self._sealed(journal, [self._plan(draft)])
         return await self._drive(journal, RunState(self._workflow.workflow_id), plan)
 
-    async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
+    async def _drive(
+        self, journal: Journal, state: RunState, pending: list[Event], *, replaces: str | None = None
+    ) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
             leases = self._view.persistence if has_leases(self._view.persistence) else None
-            tenure = Tenure(os.urandom(16).hex(), state.token, leases)
+            tenure = Tenure(os.urandom(16).hex(), replaces, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
         self._view.host = host = LocalHost(
@@ -259,6 +265,8 @@ class Verbs:
         workflow_id = self._workflow.workflow_id
         if self._view.persistence is not None:
             check_name("A workflow id", workflow_id)
+            from ._run.journal import StoredJournal  # here: its codec and digests cost 2 ms
+
             return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
         if self._view.live is None:
             self._view.live = LiveJournal(workflow_id)
@@ -317,14 +325,18 @@ class Verbs:
     def _answer(self) -> list[WorkflowResult]:
         return list(self._workflow.results)
 
-    async def _held_by_another(self, state: RunState) -> str | None:
-        """Tell who drives a run, for a message; None: nobody, or nobody alive."""
+    async def _lease_in_place(self, state: RunState) -> tuple[str | None, str | None]:
+        """Return the token that a claim has to replace, and who drives, for a message; None: nobody alive.
+
+        The token is the store's, not the journal's: one that was damaged, or removed by hand, locks nobody out.
+        """
         if state.token is None or not has_leases(self._view.persistence):
-            return None
+            return state.token, None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
-            return None
-        return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+            return held and held.token, None
+        until = commands.show_time(held.expires_at)
+        return held.token, f"{lease.describe(held.owner)} holds its lease until {until}"
 
     def _not_found(self) -> WorkflowNotFoundError:
         workflow_id = self._workflow.workflow_id
@@ -414,7 +426,7 @@ def check_persistence(persistence: object, workflow_id: str) -> None:
             "take over whoever is running. That is safe, but the step in flight runs twice. See "
             "dotmac_workflows.persistence.Leases.",
             kind.__name__,
-            extra={"workflow_id": workflow_id},
+            extra=keys(workflow_id, None, "no_leases"),
         )
 
 

@@ -1,14 +1,16 @@
 """Kills processes that drive orders, at any moment, has others take up what they left, and judges what came of it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,33 +46,94 @@ class Report:
     """What the killed had said last."""
 
 
-def run_lane(directory: Path, seed: int, kills: int) -> Report:
-    """Kill so many processes on one database, bring all to its end, and judge it.
+def run_lane(directory: Path, seed: int, kills: int, *, rivals: bool = False) -> Report:
+    """Kill at least so many processes on one database, bring all to its end, and judge it.
+
+    Args:
+        directory: Where the database and the ledger go.
+        seed: Of everything that is left to chance.
+        kills: How many processes to kill.
+        rivals: Have two processes at a time, which want to drive the same orders.
 
     Raises:
         Violation: A promise was broken.
     """
-    chance = random.Random(seed)
-    lane = Lane(directory, chance)
-    while lane.report.kills < kills:
-        lane.play_batch(kills)
+    with Lane(directory, random.Random(seed), rivals=rivals) as lane:
+        while lane.report.kills < kills:
+            lane.play_batch(kills)
     lane.judge()
     return lane.report
 
 
-class Lane:
-    """One database, one ledger, and one process after the other."""
+class Worker:
+    """One process after the other, each born when the one before it is dead."""
 
-    def __init__(self, directory: Path, chance: random.Random) -> None:
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "processes.nursery"]
+        self._nursery = subprocess.Popen(
+            command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.said: list[str] = []
+        """What the one at work has said so far."""
+        self.process = 0
+        self.status: int | None = None
+        """How it died: its exit code, or the signal with a minus; None while it lives."""
+
+    def start(self, *arguments: str) -> None:
+        """Have a process born, which works."""
+        assert self._nursery.stdin is not None
+        self.said, self.process, self.status = [], 0, None
+        self._nursery.stdin.write(json.dumps(arguments) + "\n")
+        while not self.process:
+            self.listen()
+
+    def listen(self) -> None:
+        """Wait for it to say something, or to die."""
+        assert self._nursery.stdout is not None
+        line = self._nursery.stdout.readline().strip()
+        what, _, rest = line.partition(" ")
+        if what == "born":
+            self.process = int(rest)
+        elif what == "died":
+            self.status = int(rest)
+        elif line:
+            self.said.append(line)
+        else:
+            raise Violation(f"the nursery is gone, after {self.said}")
+
+    def kill(self) -> None:
+        """Kill it with signal 9, if it still lives, and wait until it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGKILL)
+        while self.status is None:
+            self.listen()
+
+    def close(self) -> None:
+        """End the nursery."""
+        self._nursery.communicate()
+
+
+class Lane:
+    """One database, one ledger, and one process after the other, or two at a time."""
+
+    def __init__(self, directory: Path, chance: random.Random, *, rivals: bool = False) -> None:
         self.database = directory / "orders.db"
         self.ledger = directory / "ledger"
         self.report = Report()
         self._chance = chance
+        self._workers = [Worker() for _ in range(1 + rivals)]
         self._every_script = [script for length in (2, 3, 4) for script in scripts(length)]
         self._scripts: dict[str, Script] = {}
         self.acknowledged: Counter[tuple[str, str]] = Counter()
         """How many times a process said that a fact of a workflow was recorded."""
         self.killed: set[int] = set()
+
+    def __enter__(self) -> "Lane":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self._workers:
+            worker.close()
 
     def play_batch(self, kills: int) -> None:
         """Have some orders brought to their end, killing whoever is at it."""
@@ -91,38 +154,51 @@ class Lane:
         asyncio.run(self._judge())
 
     def _play(self, batch: dict[str, Script], *, last: bool) -> bool:
-        """Let one process work at a batch, and tell whether it came to the end before it was killed."""
-        how = self._chance.choice(["recover", "resume"])
-        lines, pause, early = self._chance.randint(1, LINES), self._chance.random() / 200, self._chance.random() < 0.1
-        command = [sys.executable, "-m", "processes.worker", str(self.database), str(self.ledger), how, to_json(batch)]
-        said: list[str] = []
-        with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            if early and not last:  # before it has said anything: it starts, or opens the store
-                time.sleep(self._chance.random() / 5)
-            else:
-                for line in process.stdout:
-                    said.append(line)
-                    if not last and len(said) >= lines:
-                        time.sleep(pause)
-                        break
-            if not said or said[-1] != "done\n":
-                process.kill()
-            said += process.stdout
-        self._note(said)
-        if process.returncode == 0:
-            return True
-        if process.returncode != -9:
-            raise Violation(f"a worker ended with exit code {process.returncode} after {said}")
-        self.killed.add(process.pid)
-        self.report.kills += 1
-        self.report.last[" ".join(said[-1].split()[::2]) if said else "nothing"] += 1
-        return False
+        """Let processes work at a batch, and tell whether they came to the end before they were killed."""
+        first, *rivals = self._workers
+        for worker in self._workers:
+            self._start(worker, batch)
+        killed = self._watch(first, last=last)
+        for rival in rivals:
+            if killed:  # It may have taken over by now, or be about to.
+                time.sleep(self._chance.random() / 50)
+                rival.kill()
+            while rival.status is None:
+                rival.listen()
+        for worker in self._workers:
+            self._note(worker)
+        return all(worker.status == 0 for worker in self._workers)
 
-    def _note(self, said: Iterable[str]) -> None:
-        for line in said:
+    def _start(self, worker: Worker, batch: dict[str, Script]) -> None:
+        how = self._chance.choice(["recover", "resume"])
+        rivals = str(len(self._workers) - 1)
+        worker.start(str(self.database), str(self.ledger), how, rivals, to_json(batch))
+
+    def _watch(self, worker: Worker, *, last: bool) -> bool:
+        """Listen to a process until its moment has come and kill it, or until it ends; tell whether it was killed."""
+        lines, pause, early = self._chance.randint(1, LINES), self._chance.random() / 200, self._chance.random() < 0.1
+        if last:
+            lines = sys.maxsize
+        elif early:  # before it has said anything: it starts, or opens the store
+            lines, pause = 0, self._chance.random() / 20
+        while worker.status is None and len(worker.said) < lines:
+            worker.listen()
+        if worker.status is None:
+            time.sleep(pause)
+            worker.kill()
+        return worker.status == -signal.SIGKILL
+
+    def _note(self, worker: Worker) -> None:
+        """Note how a process died, and what it said."""
+        if worker.status == -signal.SIGKILL:
+            self.killed.add(worker.process)
+            self.report.kills += 1
+            self.report.last[" ".join(worker.said[-1].split()[::2]) if worker.said else "nothing"] += 1
+        elif worker.status != 0:
+            raise Violation(f"a worker ended with exit code {worker.status} after {worker.said}")
+        for line in worker.said:
             what, *which = line.split()
-            if what == "ack" and line.endswith("\n"):
+            if what == "ack":
                 workflow_id, fact = which
                 self.acknowledged[workflow_id, fact] += 1
                 self.report.acknowledged += 1

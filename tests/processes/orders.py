@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from crash_simulation import CANCELS, GATES, Script
-from dotmac_workflows import Workflow, WorkflowNotFoundError, WorkflowResult, WorkflowStatus
+from dotmac_workflows import Workflow, WorkflowExecutionError, WorkflowNotFoundError, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core.events import Settings
 from dotmac_workflows.persistence import Persistence
 
@@ -110,8 +110,23 @@ def order(workflow_id: str, script: Script, persistence: Persistence, kind: type
     return made
 
 
-async def bring_to_its_end(workflow_id: str, script: Script, persistence: Persistence) -> Order:
-    """Start an order or take it up wherever it is, and do what the script says outside of its steps, to the end."""
+async def bring_to_its_end(
+    workflow_id: str, script: Script, persistence: Persistence, *, rivals: bool = False
+) -> Order:
+    """Start an order or take it up wherever it is, and do what the script says outside of its steps, to the end.
+
+    Where there are `rivals`, one that somebody else drives or has decided is looked at again until it has ended.
+    """
+    while True:
+        try:
+            return await _bring_to_its_end(workflow_id, script, persistence)
+        except WorkflowExecutionError:
+            if not rivals:
+                raise
+        await asyncio.sleep(0.005)
+
+
+async def _bring_to_its_end(workflow_id: str, script: Script, persistence: Persistence) -> Order:
     try:
         run = await Order.load(workflow_id, persistence)
     except WorkflowNotFoundError:
@@ -148,17 +163,18 @@ async def _decide(run: Order) -> None:
     """Decide a gate: at every other step in one go with driving on, else by only recording it."""
     assert run.pending_approval_step is not None
     behaviour = run.behaviour(run.pending_approval_step)
+    actor = f"approver-{os.getpid()}@example.com"  # one in each process: the same one may say so twice
     if behaviour == "cancel_at_gate":
         await run.cancel()
         run.acknowledge("!CancelRequested")
     elif run.current_step_index % 2:
         verb = run.reject if behaviour == "reject" else run.approve
-        await verb(actor="approver@example.com")
+        await verb(actor=actor)
         run.acknowledge("!Rejected" if behaviour == "reject" else "!Approved")
     elif behaviour == "reject":
-        await run.reject_and_cancel(actor="approver@example.com")
+        await run.reject_and_cancel(actor=actor)
     else:
-        await run.approve_and_continue(actor="approver@example.com")
+        await run.approve_and_continue(actor=actor)
 
 
 def to_json(scripts: dict[str, Script]) -> str:

@@ -16,22 +16,22 @@ from crash_judge import Violation
 from processes.kills import Lane, Report, run_lane
 
 SEED = 20_260_703
-LANES = 4
-KILLS = 200
+KILLS = (60, 60, 60, 20)
+"""How many in each lane; in the last one, two processes at a time want to drive the same orders."""
 
 
 def test_two_hundred_kills(tmp_path: Path) -> None:
     def lane(number: int) -> Report:
         directory = tmp_path / str(number)
         directory.mkdir()
-        return run_lane(directory, SEED + number, KILLS // LANES)
+        return run_lane(directory, SEED + number, KILLS[number], rivals=number == len(KILLS) - 1)
 
     print(f"seed {SEED}")
-    with ThreadPoolExecutor(LANES) as lanes:
-        reports = list(lanes.map(lane, range(LANES)))
+    with ThreadPoolExecutor(len(KILLS)) as lanes:
+        reports = list(lanes.map(lane, range(len(KILLS))))
     for report in reports:
         print(report)
-    assert sum(report.kills for report in reports) == KILLS
+    assert sum(report.kills for report in reports) >= sum(KILLS) == 200
     # They hit what they were to hit: steps and rollback steps under way, and runs at a gate.
     assert sum(report.again["forward"] for report in reports) > 20
     assert sum(report.again["rollback"] for report in reports) > 5
@@ -43,8 +43,8 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Lane:
-    lane = Lane(tmp_path_factory.mktemp("lane"), random.Random(SEED))
-    lane.play_batch(kills=3)
+    with Lane(tmp_path_factory.mktemp("lane"), random.Random(SEED)) as lane:
+        lane.play_batch(kills=3)
     lane.judge()
     return lane
 

@@ -121,8 +121,17 @@ def replay(workflow_id: str, events: Iterable[Event]) -> RunState:
     for event in events:
         if state.plan is None and type(event) is not WorkflowStarted:
             raise _misfit(state, event, "the run was not started")
+        if isinstance(event, StepStarted | RollbackStepStarted):
+            _check_place(state, event)
         apply(state, event)
     return state
+
+
+def _check_place(state: RunState, event: StepStarted | RollbackStepStarted) -> None:
+    """Refuse a step that is not in the plan where it says; `decide` takes every step from there."""
+    place = event.position
+    if not 0 <= place < len(state.steps) or state.steps[place] != event.step:
+        raise _misfit(state, event, f"there is no step {event.step!r} at place {place} of the plan")
 
 
 def _misfit(state: RunState, event: Event, why: str) -> JournalCorruptError:

@@ -1,75 +1,28 @@
-"""Where a run's events are committed: a list of the object's own, or a store.
+"""Where the events of a run with persistence are committed: its store.
 
 Each journal knows the version that it has read or written up to, and appends only there: whoever comes second gets a
 `ConcurrencyError` and reads again. A `StoredJournal` is cheap and made for one verb; what several verbs share is the
 store.
 
-In a store, every record's digest is a SHA-256 over the one before it and the record itself, from the workflow's id
+Every record's digest is a SHA-256 over the one before it and the record itself, from the workflow's id
 on, so that a row that was damaged, dropped, moved or slipped in is noticed when the journal is read.
 """
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from .._core import codec
-from .._core.events import Approved, Event, RollbackOutcome, StepOutcome, WorkflowStarted
+from .._core.events import Event
 from .._core.state import RunState, replay
-from ..errors import ConcurrencyError, JournalCorruptError, JournalTooNewError, WorkflowError
+from ..errors import JournalCorruptError, JournalTooNewError, WorkflowError
 from ..persistence import Header, LeaseChange, Persistence, Record
 from ..status import WorkflowStatus
 from ..values import Codec
+from .live import Sealed
 
 _new: Any = tuple.__new__  # makes a named tuple of its fields at half the price of calling its type
 _RUNNING = WorkflowStatus.RUNNING
-_Sealed = TypeVar("_Sealed", bound=WorkflowStarted | Approved | StepOutcome | RollbackOutcome)
-
-
-class Journal(Protocol):
-    """What a host commits to."""
-
-    async def load(self) -> RunState:
-        """Read it all, and return what it amounts to; appends go on from there."""
-        ...
-
-    async def append(self, state: RunState, events: list[Event], lease: LeaseChange | None = None) -> None:
-        """Make events durable that lead to `state`; see `Persistence.append` for the errors."""
-        ...
-
-    def seal(self, event: _Sealed) -> _Sealed:
-        """Return an event with values of the user's as it will be read back."""
-        ...
-
-
-class LiveJournal:
-    """The journal of a workflow without persistence: a list, holding live values."""
-
-    def __init__(self, workflow_id: str) -> None:
-        self._workflow_id = workflow_id
-        self._events: list[Event] = []
-
-    async def load(self) -> RunState:
-        """See `Journal.load`."""
-        return replay(self._workflow_id, self._events)
-
-    async def append(self, state: RunState, events: list[Event], lease: LeaseChange | None = None) -> None:
-        """See `Journal.append`."""
-        self.add(state, events)
-
-    def add(self, state: RunState, events: list[Event]) -> None:
-        """Do what `append` does, without the price of a coroutine."""
-        if len(self._events) + len(events) != state.version:
-            raise ConcurrencyError(
-                f"Workflow {self._workflow_id!r} moved on; read it again and decide again.",
-                workflow_id=self._workflow_id,
-                expected_version=state.version - len(events),
-                stored_version=len(self._events),
-            )
-        self._events += events
-
-    def seal(self, event: _Sealed) -> _Sealed:
-        """See `Journal.seal`."""
-        return event
 
 
 class StoredJournal:
@@ -122,7 +75,7 @@ class StoredJournal:
         self.version = seq
         self._digest = digest
 
-    def seal(self, event: _Sealed) -> _Sealed:
+    def seal(self, event: Sealed) -> Sealed:
         """See `Journal.seal`.
 
         Raises:

@@ -36,7 +36,7 @@ from ..result import WorkflowResult
 from . import callbacks, lease
 from .callbacks import Callback
 from .drive import Conflict
-from .journal import Journal, LiveJournal, StoredJournal
+from .live import Journal, LiveJournal
 from .logs import keys, log_facts, logger
 from .outcomes import Outcomes
 from .runtime import Runtime
@@ -276,6 +276,8 @@ class LocalHost:
 
     async def _renew(self) -> None:
         """Renew the lease of a step or callback that takes its time, and look at what was recorded meanwhile."""
+        from .journal import StoredJournal  # loaded by now: a run in memory has no lease
+
         tenure, journal = self._tenure, self._journal
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
