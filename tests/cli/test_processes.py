@@ -116,6 +116,17 @@ def test_a_step_that_blocks_is_left_at_the_second_interrupt(folder: Path) -> Non
     assert kinds(folder)[-2:] == ["step_started", "released"]
 
 
+def test_code_that_ends_the_process_is_said_in_one_line(folder: Path) -> None:
+    code, _, err = call(folder, *order(folder, exit_in="reserve"))
+    assert (code, err.count("\n")) == (130, 1)
+    assert err.startswith("The workflow's code ended the process (SystemExit: 7); 'order-1' is let go. ")
+    assert kinds(folder)[-2:] == ["step_started", "released"]
+    code, _, err = call(folder, "recover", "shop:Order", *DB)
+    assert (code, err.count("\n")) == (130, 1)
+    assert err.startswith("The workflow's code ended the process (SystemExit: 7); what was under way is let go ")
+    assert kinds(folder)[-2:] == ["step_started", "released"]
+
+
 def test_an_interrupt_before_the_start_is_said_to_be_one(folder: Path) -> None:
     (folder / "slow.py").write_text(
         "import asyncio\nimport shop\nclass Order(shop.Order):\n"
@@ -252,8 +263,18 @@ def test_ctrl_c_on_a_terminal(folder: Path) -> None:
     screen.until("inside reserve")
     screen.type("\x03")
     assert screen.end() == 130
-    assert "Interrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown
+    assert "^C\r\nInterrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown
     assert "Traceback" not in screen.shown
+
+
+def test_a_warning_leaves_the_line_that_was_begun(folder: Path) -> None:
+    (folder / "told.py").write_text(
+        "import shop\nclass Order(shop.Order):\n"
+        "    def on_step_completed(self, result):\n        if result.step == 'check':\n            raise KeyError\n"
+    )
+    screen = Screen(folder, "run", "told:Order", "--id", "order-1", *DB, NO_COLOR="1")
+    assert screen.end() == 0
+    assert "  2/4  reserve  started ...\r\nwarning: Callback on_step_completed of workflow 'order-1'" in screen.shown
 
 
 @pytest.mark.parametrize(
