@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..status import WorkflowStatus
-from . import operate, queries, run
+from . import operate, pictures, queries, run
 from .context import Context
 from .demo import script
 from .exits import EXIT_CODES
@@ -95,6 +95,9 @@ def _add_looking(add: _Add) -> None:
     command.add_argument("--after", metavar="ID", help="only those that come after this one")
     command = add("show", queries.show, "show the journal of a run: when, what, by whom", json=True)
     command.add_argument("id", metavar="ID")
+    command.add_argument("--svg", metavar="FILE", help="write it as a picture instead; - for standard output")
+    command = add("diagram", pictures.diagram, "draw a plan, or where a run stands, as a Mermaid flowchart")
+    command.add_argument("what", metavar="MODULE:CLASS|ID", help=f"the run of an id in the database, or {_CLASS}")
     add("verify", queries.verify_store, "check every record of the database for damage", json=True)
 
 

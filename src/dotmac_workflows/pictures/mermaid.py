@@ -10,6 +10,7 @@ not happen has no fill.
 """
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..result import WorkflowResult
@@ -82,15 +83,15 @@ def to_mermaid(workflow: "Workflow") -> str:
     if not boxes:
         lines.append('    s0["no steps"]:::skipped')
     lines += [
-        f"    {before.node} {'-- approved -->' if before.gate else '-->'} {after.node}"
-        for before, after in zip(boxes, boxes[1:], strict=False)
+        f"    {before.node} {'-- if approved -->' if before.gate and before.state != 'done' else '-->'} {after.node}"
+        for before, after in pairwise(boxes)
     ]
     lines.append("  end")
     undo = _undo(workflow, standing)
     if undo:
         lines += ['  subgraph undo["undo, the last one first"]', "    direction BT"]
         lines += [f"    {box.line()}" for box in undo]
-        lines += [f"    {before.node} --> {after.node}" for before, after in zip(undo, undo[1:], strict=False)]
+        lines += [f"    {before.node} --> {after.node}" for before, after in pairwise(undo)]
         lines += ["  end", f'  plan -. "{_safe(_why_undo(workflow, standing), 300)}" .-> undo']
     drawn = {box.state for box in [*boxes, *undo]} or {"skipped"}
     lines += [f"  classDef {name} {style}" for name, style in _CLASSES.items() if name in drawn]

@@ -146,7 +146,7 @@ class _Reader:
             case "resumed":
                 self._end_wait("paused", f"resumed{_by(body)} after {self._took()}")
             case "rollback_started":
-                self._mark("rolling back", "undone", f"from {_step(body)} back")
+                self._mark("rolling back", "undone", f"turned round at {_step(body)}")
             case "rollback_finished":
                 if body.get("complete") is not True:
                     self._mark("rollback incomplete", "failed", "something is left to undo")

@@ -15,10 +15,6 @@ def one_line(text: object) -> str:
 
 
 def _prints(character: str) -> bool:
-    return character.isascii() and character.isprintable() or _prints_beyond_ascii(character)
-
-
-def _prints_beyond_ascii(character: str) -> bool:
     return unicodedata.category(character)[0] != "C" or character in _JOINERS
 
 
