@@ -233,6 +233,7 @@ def _why_undo(workflow: "Workflow", standing: _Standing) -> str:
     if standing.rejected:
         return "rejected"
     last = standing.forward.get(workflow.current_step_index)
-    if last is None or last.success or last.error == "step_interrupted":
+    cancelled = workflow.status is WorkflowStatus.CANCELLED
+    if cancelled or last is None or last.success or last.error == "step_interrupted":
         return "cancelled"
     return f"{last.step} failed"
