@@ -102,7 +102,8 @@ def to_mermaid(workflow: "Workflow") -> str:
 
 def _safe(text: str, longest: int = _LONGEST_NAME) -> str:
     """Return text for a label in double quotes."""
-    shown = one_line(text) or "(no name)"
+    # Mermaid marks character codes by a ligature of its own, and would take a text that has it for one.
+    shown = one_line(text).replace("\ufb02", "fl") or "(no name)"
     if len(shown) > longest:
         shown = shown[: longest - 1].rstrip() + "…"
     return _UNSAFE.sub(lambda found: f"#{ord(found[0])};", shown)
