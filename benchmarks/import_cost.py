@@ -1,4 +1,4 @@
-"""What `import dotmac_workflows` costs a program that has asyncio, and which modules it adds.
+"""What importing `Workflow` costs a program that has asyncio, and which modules it adds.
 
     PYTHONPATH=src python -m benchmarks.import_cost
 
@@ -21,7 +21,7 @@ sys.path.insert(0, {str(ROOT)!r})
 start = time.perf_counter()
 import asyncio
 loaded, middle = set(sys.modules), time.perf_counter()
-import dotmac_workflows
+from dotmac_workflows import Workflow, WorkflowResult
 end = time.perf_counter()
 print(middle - start, end - middle, *sorted(set(sys.modules) - loaded))
 """
@@ -37,7 +37,7 @@ def sample() -> tuple[float, float, list[str]]:
 def own_times(runs: int) -> dict[str, int]:
     """Return for each module the least time that it took itself, in microseconds, as the interpreter tells it."""
     least: dict[str, int] = {}
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import asyncio, dotmac_workflows"
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import asyncio; from dotmac_workflows import Workflow"
     for _ in range(runs):
         command = [sys.executable, "-I", "-X", "importtime", "-c", program]
         said = subprocess.run(command, stderr=subprocess.PIPE, check=True, text=True).stderr

@@ -53,8 +53,7 @@ class Judge:
         self._not_undone: list[StepStarted] = []
         self._undone: set[tuple[int, int]] = set()
         self._visits: dict[tuple[Phase, str], int] = {}
-        self._keys: dict[str, tuple[Phase, str, int]] = {}
-        self._key_of: dict[tuple[Phase, int, int], str] = {}
+        self._run_id = ""
         self._effects: set[tuple[Phase, int, int, int]] = set()
 
     # What happens.
@@ -80,9 +79,8 @@ class Judge:
         self._hold(durable == effect[:5], "2 durable before", effect, "but the journal says", started)
         self._hold((*seen, effect.attempt) not in self._effects, "3 one attempt once", effect, "twice")
         self._effects.add((*seen, effect.attempt))
-        self._hold(self._key_of.setdefault(seen, effect.key) == effect.key, "5 same key", effect, "had another key")
-        owner = (effect.phase, effect.step, effect.visit)
-        self._hold(self._keys.setdefault(effect.key, owner) == owner, "5 own key", effect, "has another's key")
+        key = f"{self._run_id}:{effect.phase[0]}:{effect.visit}:{effect.step}"
+        self._hold(effect.key == key, "5 key", effect, "has not the key", key)
         self._acted = True
 
     def finished(self, status: str, rollback_status: str) -> None:
@@ -100,6 +98,7 @@ class Judge:
 
     def _started(self, event: ev.WorkflowStarted) -> None:
         self._hold(self.length == 0, "13 one start", "a second start")
+        self._run_id = event.run_id
 
     def _alive(self, event: Event) -> None:
         self._hold(self.ended is None and not self._paused, "6 over", event, "after the end or in a pause")

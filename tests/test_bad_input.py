@@ -3,6 +3,10 @@
 import asyncio
 import logging
 import os
+import signal
+import subprocess
+import sys
+import textwrap
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -711,6 +715,27 @@ class TestExceptions:
             assert await any_store.read("order-1") == []
 
 
+PATHS = ((1, "src"), (0, "."))
+INTERRUPTED = """
+    import asyncio, sys
+    from dotmac_workflows import SQLitePersistence
+    from scripted import Scripted
+
+    async def wait(_):
+        print("in the step", flush=True)
+        await asyncio.Event().wait()
+
+    async def main():
+        async with SQLitePersistence(sys.argv[1]) as store:
+            await Scripted("order-1", ["a", "b"], persistence=store, script={"b": wait}).execute()
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
 class TestInterruption:
     async def test_a_step_that_swallows_its_cancel_has_its_result_recorded_first(self, any_store: Store | None) -> None:
         started = asyncio.Event()
@@ -818,6 +843,27 @@ class TestInterruption:
         assert ran(resumed)[0] == where
         assert resumed.effects[0].attempt == 2
         await assert_resumes_alike(resumed, store)
+
+    def test_a_process_that_is_interrupted_leaves_its_run_to_be_resumed(self, tmp_path: Path) -> None:
+        program = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(tmp_path / "journals.db")]
+        environment = {"PYTHONPATH": os.pathsep.join(str(Path(__file__).parents[n] / name) for n, name in PATHS)}
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "in the step\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read() == "interrupted\n"
+            assert process.wait() == 0
+
+        async def resume() -> None:
+            async with SQLitePersistence(tmp_path / "journals.db") as store:
+                assert (await kinds(store, "order-1"))[-2:] == ["step_started", "released"]
+                assert await store.lease("order-1") is None
+                workflow = await Scripted.load("order-1", store)
+                await workflow.resume()
+                assert (workflow.status, ran(workflow)) == (WorkflowStatus.COMPLETED, ["b"])
+                await assert_resumes_alike(workflow, store)
+
+        asyncio.run(resume())
 
     async def test_a_cancelled_task_is_no_cancelled_workflow(self, any_store: Store | None) -> None:
         started = asyncio.Event()

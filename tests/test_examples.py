@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TOP / "src"), "PYTHONUNBUFFERED":
 BUSINESS_TABLES = ("stock", "reservations", "ledger", "addresses", "lines", "activations", "notifications")
 
 
-def run(name: str, *arguments: str | Path, warns: str = "") -> list[str]:
+def run(name: str, *arguments: str | Path, warning: str = "") -> list[str]:
     """Run an example to its end, without a standard input, and return the lines it printed."""
     ran = subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],
@@ -35,7 +35,7 @@ def run(name: str, *arguments: str | Path, warns: str = "") -> list[str]:
         text=True,
         timeout=120,
     )
-    assert (ran.returncode, ran.stderr) == (0, warns)
+    assert (ran.returncode, ran.stderr) == (0, warning)
     return ran.stdout.splitlines()
 
 
@@ -262,12 +262,15 @@ def test_approval_two_processes() -> None:
     assert len({main, first, second}) == 3
 
 
+WITHOUT_LEASES = (
+    "FolderPersistence does not have lease and renew (Leases): nobody can tell who drives a run, so execute() and "
+    "resume() take over whoever is running. That is safe, but the step in flight runs twice. See "
+    "dotmac_workflows.persistence.Leases.\n"
+)
+
+
 def test_custom_persistence(tmp_path: Path) -> None:
-    warning = (
-        "FolderPersistence has no leases: whoever resumes a workflow takes it over from a process that drives it. "
-        "Resume only what nobody drives, or give it the methods of dotmac_workflows.persistence.Leases.\n"
-    )
-    lines = run("custom_persistence.py", tmp_path, warns=warning)
+    lines = run("custom_persistence.py", tmp_path, warning=WITHOUT_LEASES)
     assert lines[:2] == ["waiting_approval at 'write'", "completed: collect, write, publish"]
     assert [line.split()[1] for line in lines[2:]] == [
         "workflow_started",

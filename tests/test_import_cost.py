@@ -7,12 +7,20 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 NOT_AT_IMPORT = {
     "argparse",
+    "datetime",
+    "decimal",
+    "hashlib",
     "sqlite3",
+    "uuid",
     "unittest",
+    "dotmac_workflows._built_in_types",
+    "dotmac_workflows._core.codec",
     "dotmac_workflows.cli",
     "dotmac_workflows.integrations",
     "dotmac_workflows.persistence.sqlite",
+    "dotmac_workflows.recovery",
     "dotmac_workflows.testing",
+    "dotmac_workflows.verification",
 }
 
 

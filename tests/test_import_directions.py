@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 LEAVES = frozenset({"result", "status", "types", "errors", "values", "_value_types", "_built_in_types", "_read_only"})
 FACE = "__init__"  # the package itself: what `from dotmac_workflows import ...` names
 UP_TO_RUN = LEAVES | {"_core", "persistence", "_run"}
-UP_TO_BASE = UP_TO_RUN | {"base", "_verbs", "_view", "_checks"}
+UP_TO_BASE = UP_TO_RUN | {"base", "_verbs", "_view", "_checks", "pictures"}
 ABOVE_BASE = UP_TO_BASE | {"recovery", "verification"}
 TOP = frozenset({"integrations", "cli", "testing"})
 
@@ -34,8 +34,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "_verbs": UP_TO_BASE,  # base's verbs, in a module of their own for their size
     "_checks": LEAVES | {"_core"},  # what these two are handed
     "_view": UP_TO_RUN | {"_checks"},  # and what an object shows
-    "recovery": UP_TO_BASE,
-    "verification": UP_TO_RUN,
+    "_listing": LEAVES | {"persistence"},
+    "pictures": LEAVES | {"_core", "persistence", "pictures"},  # drawn from what a workflow shows and from rows
+    "recovery": UP_TO_BASE | {"_listing"},
+    "verification": UP_TO_RUN | {"_listing"},
     FACE: ABOVE_BASE,
     **{top: ABOVE_BASE | {top, FACE} for top in TOP},
     "__main__": frozenset({"cli"}),

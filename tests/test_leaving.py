@@ -101,6 +101,30 @@ async def test_letting_the_lease_go_costs_one_write_more(store: Store, error: ty
     assert await store.lease("order-1") is None
 
 
+@pytest.mark.parametrize("error", LEAVING)
+async def test_a_cancel_that_is_pending_does_not_keep_the_lease(store: Store, error: type[BaseException]) -> None:
+    """As of a second Ctrl-C, while a step that blocks has not noticed the first."""
+
+    async def blocks(workflow: Order, name: str) -> WorkflowResult:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise error
+
+    order = Order("order-1", ABC, persistence=store, does={"b": blocks})
+
+    async def execute() -> None:
+        with pytest.raises(error):
+            await order.execute()
+
+    try:
+        await asyncio.create_task(execute())
+    except asyncio.CancelledError:
+        pass
+    assert (await kinds(order, leases=True))[-2:] == ["StepStarted", "Released"]
+    assert await store.lease("order-1") is None
+
+
 async def test_a_lease_that_cannot_be_let_go_hides_nothing_and_expires_by_itself(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -530,7 +530,7 @@ async def test_a_backend_without_leases_is_warned_of_once(caplog: pytest.LogCapt
     await Order("order-1", ABC, persistence=store).execute()
     await Order("order-2", ABC, persistence=store).execute()
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "Own has no leases: whoever resumes a workflow takes it over" in warning.getMessage()
+    assert "Own does not have lease and renew (Leases): nobody can tell who drives a run" in warning.getMessage()
     Order("order-3", ABC, persistence=InMemoryPersistence())
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 

@@ -20,8 +20,8 @@ PACKAGE = """
 """.split()
 
 PERSISTENCE = """
-    Header InMemoryPersistence InMemoryStateStore Lease LeaseChange Leases Persistence Queries Record SQLitePersistence
-    WorkflowStateStore
+    Checks Header InMemoryPersistence InMemoryStateStore Lease LeaseChange Leases Persistence Queries Record
+    SQLitePersistence WorkflowStateStore
 """.split()
 
 WORKFLOW = """

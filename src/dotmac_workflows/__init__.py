@@ -24,15 +24,15 @@ from .errors import (
     WorkflowNotFoundError,
 )
 from .persistence import InMemoryPersistence, InMemoryStateStore, Persistence, WorkflowStateStore
-from .recovery import Recovered, recover
 from .result import WorkflowResult
 from .status import WorkflowStatus
 from .types import AsyncWorkflowCallback, StepName, WorkflowCallback, WorkflowId
 from .values import Codec, CodecType
-from .verification import Verification, verify
 
 if TYPE_CHECKING:
     from .persistence.sqlite import SQLitePersistence
+    from .recovery import Recovered, recover
+    from .verification import Verification, verify
 
 __version__ = "1.0.0"
 
@@ -75,11 +75,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the SQLite backend when it is first asked for, so that the package alone imports no sqlite3."""
+    """Import what not every program uses when it is first asked for: sqlite3 above all."""
     if name == "SQLitePersistence":
         from .persistence.sqlite import SQLitePersistence
 
         return SQLitePersistence
+    if name in ("Recovered", "recover"):
+        from . import recovery
+
+        return vars(recovery)[name]
+    if name in ("Verification", "verify"):
+        from . import verification
+
+        return vars(verification)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -3,8 +3,7 @@
 import builtins
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from .errors import JournalCorruptError, PersistenceError, ResultNotSerializableError
 
@@ -18,8 +17,7 @@ PLAIN_TYPES = frozenset({type(None), bool, int, float, str, list, dict})
 DICT_TAG = "dict"
 
 
-@dataclass(frozen=True, slots=True)
-class CodecType(Generic[T]):
+class CodecType(NamedTuple, Generic[T]):
     """How a `Codec` writes and reads one type that is not built in.
 
     Whatever `to_json` returned for a value, `from_json` must make an equal one of, in every version of your code that

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from ._checks import check_name, check_plan, plain_steps
 from ._core import commands
@@ -21,7 +22,7 @@ from ._core.events import Approved, Claimed, Draft, Event, Settings, WorkflowFai
 from ._core.state import RunState, fold, replay
 from ._run import callbacks, lease
 from ._run.drive import drive
-from ._run.journal import Journal, LiveJournal, StoredJournal
+from ._run.live import Journal, LiveJournal
 from ._run.local import LocalHost, Tenure
 from ._run.logs import keys, log_facts, logger
 from ._run.outcomes import said
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _W = TypeVar("_W", bound="Workflow")
 Ask: TypeAlias = Callable[[RunState, int], list[Event]]
 SETTINGS = Settings._fields
-_without_leases: set[type] = set()
+_without_leases: "WeakSet[type]" = WeakSet()
 """The classes of stores that were warned of."""
 
 
@@ -73,6 +74,7 @@ class Verbs:
 
     async def execute(self) -> list[WorkflowResult]:
         """See `Workflow.execute`."""
+        ask: Ask = _nothing
         with self:
             if not self._view.known:
                 draft = self._view.draft(self._workflow)
@@ -88,9 +90,14 @@ class Verbs:
                         except ConcurrencyError:
                             if self._view.known or self._view.persistence is None:
                                 raise
+                            ask = self._start_after_all
                     elif not await self._is_stored():
                         return await self._show_invalid(problem)
-            return await self._go_on(lambda state, now: [])
+            return await self._go_on(ask)
+
+    def _start_after_all(self, state: RunState, now: int) -> list[Event]:
+        """Return the plan, where the run that refused it was deleted since; nothing where it is there."""
+        return [] if state.plan is not None else [self._plan(None)]
 
     async def go_on(self, ask: Ask, *, decides: bool = False) -> list[WorkflowResult]:
         """Record what `ask` answers, and drive on.
@@ -107,10 +114,13 @@ class Verbs:
         with self:
             journal, state, _ = await self._read()
             self._check_class(state.plan, driving=True)
-            if state.status is not WorkflowStatus.RUNNING or await self._held_by_another(state) is not None:
+            if state.status is not WorkflowStatus.RUNNING:
+                return False
+            in_place, held = await self._lease_in_place(state)
+            if held is not None:
                 return False
             try:
-                await self._drive(journal, state, [])
+                await self._drive(journal, state, [], replaces=in_place)
             except ConcurrencyError:
                 return False
             return True
@@ -124,14 +134,15 @@ class Verbs:
             events = ask(state, self._now())
             if not events and state.status is not WorkflowStatus.RUNNING:
                 return self._answer()
-            held = await self._held_by_another(state)
+            in_place, held = await self._lease_in_place(state)
             if held is not None:
                 if decides and not events:
                     return self._answer()
                 raise self._already_running(held)
             before = RunState(state.workflow_id) if draft else state
             try:
-                return await self._drive(journal, before, [*draft, *self._sealed(journal, events)])
+                pending = [*draft, *self._sealed(journal, events)]
+                return await self._drive(journal, before, pending, replaces=in_place)
             except ConcurrencyError:
                 continue
 
@@ -140,11 +151,13 @@ class Verbs:
         plan = self._sealed(journal, [self._plan(draft)])
         return await self._drive(journal, RunState(self._workflow.workflow_id), plan)
 
-    async def _drive(self, journal: Journal, state: RunState, pending: list[Event]) -> list[WorkflowResult]:
+    async def _drive(
+        self, journal: Journal, state: RunState, pending: list[Event], *, replaces: str | None = None
+    ) -> list[WorkflowResult]:
         tenure = None
         if self._view.persistence is not None:
             leases = self._view.persistence if has_leases(self._view.persistence) else None
-            tenure = Tenure(os.urandom(16).hex(), state.token, leases)
+            tenure = Tenure(os.urandom(16).hex(), replaces, leases)
             pending = [*pending, Claimed(self._now(), tenure.owner, tenure.token)]
             lease.take(tenure.token)
         self._view.host = host = LocalHost(
@@ -211,7 +224,7 @@ class Verbs:
             and self._workflow.status is WorkflowStatus.RUNNING
             and self.is_own_type(self._view.workflow_type)
         ):
-            await self.go_on(lambda state, now: [], decides=True)
+            await self.go_on(_nothing, decides=True)
         return self._answer()
 
     async def attach(self) -> None:
@@ -252,6 +265,8 @@ class Verbs:
         workflow_id = self._workflow.workflow_id
         if self._view.persistence is not None:
             check_name("A workflow id", workflow_id)
+            from ._run.journal import StoredJournal  # here: its codec and digests cost 2 ms
+
             return StoredJournal(self._view.persistence, workflow_id, self._workflow.runtime.codec)
         if self._view.live is None:
             self._view.live = LiveJournal(workflow_id)
@@ -310,14 +325,18 @@ class Verbs:
     def _answer(self) -> list[WorkflowResult]:
         return list(self._workflow.results)
 
-    async def _held_by_another(self, state: RunState) -> str | None:
-        """Tell who drives a run, for a message; None: nobody, or nobody alive."""
+    async def _lease_in_place(self, state: RunState) -> tuple[str | None, str | None]:
+        """Return the token that a claim has to replace, and who drives, for a message; None: nobody alive.
+
+        The token is the store's, not the journal's: one that was damaged, or removed by hand, locks nobody out.
+        """
         if state.token is None or not has_leases(self._view.persistence):
-            return None
+            return state.token, None
         held = await self._view.persistence.lease(state.workflow_id)
         if held is None or lease.is_free(held, self._now()):
-            return None
-        return f"{lease.describe(held.owner)} holds its lease until {commands.show_time(held.expires_at)}"
+            return held and held.token, None
+        until = commands.show_time(held.expires_at)
+        return held.token, f"{lease.describe(held.owner)} holds its lease until {until}"
 
     def _not_found(self) -> WorkflowNotFoundError:
         workflow_id = self._workflow.workflow_id
@@ -374,6 +393,11 @@ class Verbs:
         return self._workflow.runtime.clock.time_ns() // 1000
 
 
+def _nothing(state: RunState, now: int) -> list[Event]:
+    """Ask for nothing but to go on."""
+    return []
+
+
 def type_name(workflow_class: type) -> str:
     """Return what a store calls a class: its own ``workflow_type``, else its name."""
     own = vars(workflow_class).get("workflow_type")
@@ -381,25 +405,26 @@ def type_name(workflow_class: type) -> str:
 
 
 def check_persistence(persistence: object, workflow_id: str) -> None:
-    """Refuse what cannot be a store, and warn once of a class that cannot tell who drives.
+    """Refuse what cannot be a store, and warn, once a class, of one that cannot tell who drives.
 
     Raises:
         WorkflowConfigurationError: It lacks a method.
     """
     if persistence is None:
         return
+    kind = type(persistence)
     if not is_persistence(persistence):
         raise WorkflowConfigurationError(
-            f"persistence must have the methods append, read and delete; {type(persistence).__name__} does not have "
-            "all three. See dotmac_workflows.persistence.Persistence.",
+            f"persistence must have the methods append, read and delete; {kind.__name__} does not have all three. "
+            "See dotmac_workflows.persistence.Persistence.",
             workflow_id=workflow_id,
         )
-    kind = type(persistence)
-    if kind not in _without_leases and not has_leases(persistence):
+    if not has_leases(persistence) and kind not in _without_leases:
         _without_leases.add(kind)
         logger.warning(
-            "%s has no leases: whoever resumes a workflow takes it over from a process that drives it. Resume only "
-            "what nobody drives, or give it the methods of dotmac_workflows.persistence.Leases.",
+            "%s does not have lease and renew (Leases): nobody can tell who drives a run, so execute() and resume() "
+            "take over whoever is running. That is safe, but the step in flight runs twice. See "
+            "dotmac_workflows.persistence.Leases.",
             kind.__name__,
             extra=keys(workflow_id, None, "no_leases"),
         )

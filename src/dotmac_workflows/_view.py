@@ -11,7 +11,7 @@ from ._checks import check_draft
 from ._core.events import Draft, Settings
 from ._core.state import RunState
 from ._read_only import ReadOnlyList, read_only
-from ._run.journal import LiveJournal
+from ._run.live import LiveJournal
 from ._run.local import LocalHost
 from .errors import WorkflowExecutionError
 from .persistence import Persistence

@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from ._checks import check_name, check_settings, plain
 from ._core import commands
@@ -49,8 +48,7 @@ def _unset(workflow_class: type) -> dict[str, object]:
     return {**Settings()._asdict(), **callbacks}
 
 
-@dataclass(frozen=True)
-class StepContext:
+class StepContext(NamedTuple):
     """What a step can know of itself while it runs; see `Workflow.step_context`."""
 
     workflow_id: str
@@ -118,10 +116,15 @@ class Workflow:
     approval_data: JsonObject | None
     """What the last approval brought."""
     rollback_on_failure: bool
+    """Undo what was done when a step fails; set by `configure`, like the four that follow."""
     continue_on_step_failure: bool
+    """Record failures and go on."""
     require_approval: bool
+    """Wait where a result asks for an approval."""
     rollback_on_cancel: bool
+    """Undo what was done when the run is rejected or cancelled."""
     on_rollback_failure: RollbackFailurePolicy
+    """What follows when a rollback step fails."""
 
     def __init__(
         self,
@@ -201,7 +204,7 @@ class Workflow:
     async def validate(self) -> WorkflowResult:
         """Check whether the run can start; override it for checks of your own.
 
-        Called once, before anything is recorded. A result without success ends `execute` with it alone, `FAILED`, and
+        Called once, before anything is recorded. A result without success ends `execute` with it alone, ``FAILED``, and
         is not recorded, so that a mended order can run under the same id.
         """
         return plan_problem(self) or WorkflowResult(True, "validation", {"validated": True})
@@ -446,6 +449,15 @@ class Workflow:
             "start_time": None if view.started_at is None else view.started_at / 1_000_000,
             "end_time": None if view.ended_at is None else view.ended_at / 1_000_000,
         }
+
+    def to_mermaid(self) -> str:
+        """Return a Mermaid flowchart of the plan: its steps, the gates that are known, the undo path.
+
+        Of a run it also shows where it stands, as far as this object knows.
+        """
+        from .pictures import to_mermaid  # here: few programs draw
+
+        return to_mermaid(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **init: Any) -> Self:

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeAlias
 
+from ._listing import headers
 from ._run.logs import keys
 from ._verbs import Verbs, call_constructor, type_name
 from .base import Workflow
@@ -19,8 +19,7 @@ WorkflowMaker: TypeAlias = type[Workflow] | Callable[[str, Persistence], Workflo
 """A class, or what makes a workflow of an id and the store: for those that need more than these two."""
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(NamedTuple):
     """What became of one run that was due."""
 
     workflow_id: str
@@ -71,18 +70,10 @@ async def recover(
             places.release()
 
     async with asyncio.TaskGroup() as tasks:
-        async for header in _due(persistence):
+        async for header in headers(persistence, status=WorkflowStatus.RUNNING):
             await places.acquire()
             tasks.create_task(carry_on(header))
     return outcomes
-
-
-async def _due(queries: Queries) -> AsyncIterator[Header]:
-    page = await queries.find(status=WorkflowStatus.RUNNING)
-    while page:
-        for header in page:
-            yield header
-        page = await queries.find(status=WorkflowStatus.RUNNING, after=page[-1])
 
 
 def _makers(workflows: Iterable[WorkflowMaker]) -> Callable[[Header, Persistence], Workflow | None]:

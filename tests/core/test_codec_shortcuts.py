@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dotmac_workflows import Codec, WorkflowResult
+from dotmac_workflows import Codec, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core import codec
 from dotmac_workflows._core import events as ev
 from dotmac_workflows._core.events import Event
@@ -53,6 +53,25 @@ outcomes = st.one_of(
     st.builds(ev.RollbackStepSucceeded, counts, results),
     st.builds(ev.RollbackStepSkipped, counts, results),
 )
+plans = st.builds(
+    ev.WorkflowStarted,
+    counts,
+    st.just("0123abcd"),
+    st.sampled_from(["Order", Name("Order"), "Bestellung für dich", SPLIT_PAIR]),
+    st.lists(texts, max_size=3).map(tuple),
+    st.sampled_from([ev.Settings(), ev.Settings(True), ev.Settings(False, 1)]),  # type: ignore[arg-type]  # what a user may do
+    data,
+    st.none()
+    | st.builds(
+        ev.Draft,
+        st.sampled_from(WorkflowStatus),
+        counts,
+        st.lists(results, max_size=2).map(tuple),
+        st.none() | texts,
+        st.none() | data,
+        st.just("none"),
+    ),
+)
 starts = st.sampled_from([ev.StepStarted, ev.RollbackStepStarted]).flatmap(
     lambda kind: st.builds(kind, counts, texts, counts, counts, counts)
 )
@@ -91,11 +110,45 @@ def test_a_result_is_written_in_the_one_form(result: WorkflowResult) -> None:
     assert codec.write_result(result, values) == wanted
 
 
-@given(outcomes)
-def test_what_is_sealed_is_what_will_be_read(event: ev.StepOutcome | ev.RollbackOutcome) -> None:
+@given(outcomes | plans)
+def test_what_is_sealed_is_what_will_be_read(event: ev.StepOutcome | ev.RollbackOutcome | ev.WorkflowStarted) -> None:
     sealed, (kind, body) = codec.seal(event, Codec())
     assert typed(sealed) == typed(codec.decode(kind, event.at, body, Codec()))
     assert (kind, body) == codec.encode(event, Codec())
+
+
+@pytest.mark.parametrize(
+    ("field", "odd"),
+    [
+        ("workflow_type", Name("Order")),
+        ("workflow_type", SPLIT_PAIR),
+        ("steps", (Name("pay"),)),
+        ("steps", ("pay", SPLIT_PAIR)),
+        ("settings", ev.Settings(1)),  # type: ignore[arg-type]  # what a user may do
+        ("settings", ev.Settings(on_rollback_failure=Name("halt"))),  # type: ignore[arg-type]  # likewise
+        ("metadata", {"a": (1, 2)}),
+        ("metadata", {"$": 1}),
+        ("draft", ev.Draft(WorkflowStatus.PENDING, 1, (), None, {"a": (1,)}, "none")),
+    ],
+)
+def test_one_odd_field_of_a_plan_is_sealed_as_it_will_be_read(field: str, odd: Any) -> None:
+    plan = ev.WorkflowStarted(1, "0123abcd", "Order", ("pay", "ship"), ev.Settings(), {"a": 1}, None)
+    sealed, (kind, body) = codec.seal(plan._replace(**{field: odd}), Codec())
+    assert typed(sealed) == typed(codec.decode(kind, 1, body, Codec()))
+
+
+def test_a_plan_that_is_sealed_is_nobody_elses() -> None:
+    inner: list[int] = []
+    plan = ev.WorkflowStarted(1, "0123abcd", "Order", ("pay",), ev.Settings(), {"a": inner}, None)
+    flat = plan._replace(metadata={"a": 1})
+    drafted = plan._replace(metadata={}, draft=ev.Draft(WorkflowStatus.PENDING, 1, (), None, {"a": inner}, "none"))
+    sealed = [codec.seal(event, Codec())[0] for event in (plan, flat, drafted)]
+    inner.append(1)
+    flat.metadata["a"] = 2
+    assert sealed[0].metadata == {"a": []}
+    assert sealed[1].metadata == {"a": 1}
+    assert sealed[2].draft is not None
+    assert sealed[2].draft.approval_data == {"a": []}
 
 
 @pytest.mark.parametrize(

@@ -509,6 +509,12 @@ def test_what_could_not_have_happened_is_damage(what: str) -> None:
     assert (refused.value.workflow_id, refused.value.seq) == ("w", len(journal))
 
 
+def test_who_drove_last_is_known_after_the_end() -> None:
+    """For the error of a driver that was overtaken by somebody who has ended the run since."""
+    state = replay("w", [BEGUN[0], ev.Claimed(1, "host:1", "t"), *BEGUN[1:], ev.WorkflowCompleted(2)])
+    assert (state.token, state.owner) == (None, "host:1")
+
+
 # Anything may be in a row.
 
 JUNK: tuple[Any, ...] = (

@@ -1,7 +1,5 @@
 """The file of the SQLite backend: what is refused, which settings it has, what happens to it, how it is searched."""
 
-# ruff: noqa: ASYNC240 (these tests look at files while nothing else is in their loop)
-
 import os
 import sqlite3
 import stat

@@ -1,7 +1,5 @@
 """Several processes on one file, and processes that end, fork, hang, or run out of disk."""
 
-# ruff: noqa: ASYNC240 (these tests look at files while nothing else is in their loop)
-
 import os
 import signal
 import subprocess

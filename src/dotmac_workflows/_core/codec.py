@@ -184,7 +184,7 @@ _FLAG = _Field(lambda value, codec: "true" if value else "false", _read_flag)
 _APPROVAL = _Field(lambda value, codec: codec.encode(value, "approval_data"), _typed(dict))
 _METADATA = _Field(lambda value, codec: codec.encode(value, "metadata"), _typed(dict))
 _RESULT = _Field(write_result, _read_result)
-_STEPS = _Field(lambda value, codec: json.dumps(value), _read_steps)
+_STEPS = _Field(lambda value, codec: f"[{', '.join(map(_text, value))}]", _read_steps)
 _SETTINGS = _Field(_write_settings, _read_settings)
 _DRAFT = _Field(_write_draft, _read_draft)
 
@@ -287,27 +287,45 @@ def seal(event: _E, codec: Codec) -> tuple[_E, tuple[str, str]]:
         WorkflowConfigurationError: A text of the user's is none.
     """
     row = encode(event, codec)
-    if type(event) in _SIMPLE_OUTCOMES:
-        outcome: Any = event
-        result = _copy_plain(outcome.result)
-        if result is not None:
-            return new_event(type(event), (event.at, result, *map(bool, outcome[2:]))), row
-    stored = decode(row[0], event.at, row[1], codec)
+    copy = _COPIES.get(type(event))
+    stored = copy(event) if copy is not None else None
+    if stored is None:
+        stored = decode(row[0], event.at, row[1], codec)
     assert isinstance(stored, type(event))
     return stored, row
 
 
-_SIMPLE_OUTCOMES = frozenset({ev.StepSucceeded, ev.RollbackStepSucceeded, ev.RollbackStepSkipped})
-"""The outcomes that are a result and flags."""
+# What an event that could be written is read back as, without reading it; None: that takes reading it. It can be told
+# of exact types that JSON has, without anything nested. Of a text that is not ASCII it cannot: two surrogates side by
+# side come back as one character. (In values the codec refuses such.)
+
 _SAME_WHEN_READ = frozenset({str, int, float, bool, type(None)})
 
 
-def _copy_plain(result: WorkflowResult) -> WorkflowResult | None:
-    """Return what a result that could be written is read back as, without reading it; None: that takes reading it.
+def _copy_plan(plan: ev.WorkflowStarted) -> ev.WorkflowStarted | None:
+    names = plan.workflow_type, *plan.steps
+    if (
+        plan.draft is None
+        and set(map(type, names)) == {str}
+        and "".join(names).isascii()
+        and {bool, str}.issuperset(map(type, plan.settings))
+        and _SAME_WHEN_READ.issuperset(map(type, plan.metadata.values()))
+    ):
+        return plan._replace(metadata=plan.metadata.copy())
+    return None
 
-    It can be told of exact types that JSON has, without anything nested. Of a text that is not ASCII it cannot: two
-    surrogates side by side come back as one character. (In `data` the codec refuses such.)
-    """
+
+def _copy_success(event: ev.StepSucceeded) -> ev.StepSucceeded | None:
+    result = _copy_result(event.result)
+    return None if result is None else new_event(ev.StepSucceeded, (event.at, result, bool(event.gated)))
+
+
+def _copy_undone(event: ev.RollbackStepSucceeded | ev.RollbackStepSkipped) -> Event | None:
+    result = _copy_result(event.result)
+    return None if result is None else new_event(type(event), (event.at, result))
+
+
+def _copy_result(result: WorkflowResult) -> WorkflowResult | None:
     success, step, data, error, message = result.success, result.step, result.data, result.error, result.message
     if (
         type(success) is bool
@@ -321,6 +339,14 @@ def _copy_plain(result: WorkflowResult) -> WorkflowResult | None:
             success, step, data.copy(), error, message, result.execution_time, bool(result.requires_approval)
         )
     return None
+
+
+_COPIES: dict[type[Any], Callable[[Any], Event | None]] = {
+    ev.WorkflowStarted: _copy_plan,
+    ev.StepSucceeded: _copy_success,
+    ev.RollbackStepSucceeded: _copy_undone,
+    ev.RollbackStepSkipped: _copy_undone,
+}
 
 
 def decode(kind: str, at: int, body: str, codec: Codec) -> Event:

@@ -94,6 +94,7 @@ class RunState:
     token: str | None = None
     """The lease that drives; None: nobody does."""
     owner: str | None = None
+    """Which process drives, or was the last one to drive."""
     started_at: int | None = None
     ended_at: int | None = None
 
@@ -120,8 +121,17 @@ def replay(workflow_id: str, events: Iterable[Event]) -> RunState:
     for event in events:
         if state.plan is None and type(event) is not WorkflowStarted:
             raise _misfit(state, event, "the run was not started")
+        if isinstance(event, StepStarted | RollbackStepStarted):
+            _check_place(state, event)
         apply(state, event)
     return state
+
+
+def _check_place(state: RunState, event: StepStarted | RollbackStepStarted) -> None:
+    """Refuse a step that is not in the plan where it says; `decide` takes every step from there."""
+    place = event.position
+    if not 0 <= place < len(state.steps) or state.steps[place] != event.step:
+        raise _misfit(state, event, f"there is no step {event.step!r} at place {place} of the plan")
 
 
 def _misfit(state: RunState, event: Event, why: str) -> JournalCorruptError:
@@ -186,7 +196,7 @@ def _claimed(state: RunState, event: ev.Claimed) -> None:
 
 
 def _released(state: RunState, event: ev.Released) -> None:
-    state.token = state.owner = None
+    state.token = None
 
 
 def _step_started(state: RunState, event: StepStarted) -> None:
@@ -235,7 +245,7 @@ def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
     state.gate = state.gates
     state.pending_step = event.step
     state.status = WorkflowStatus.WAITING_APPROVAL
-    state.token = state.owner = None
+    state.token = None
 
 
 def _close_gate(state: RunState, verdict: Verdict, actor: str | None, at: int, event: Event) -> None:
@@ -278,7 +288,7 @@ def _paused(state: RunState, event: ev.Paused) -> None:
     state.pausing = False
     state.attention = True
     state.status = WorkflowStatus.PAUSED
-    state.token = state.owner = None
+    state.token = None
 
 
 def _resumed(state: RunState, event: ev.Resumed) -> None:
@@ -361,7 +371,7 @@ def _ended(status: WorkflowStatus) -> Callable[[RunState, Event], None]:
         state.status = status
         state.attention = True
         state.ended_at = event.at
-        state.token = state.owner = None
+        state.token = None
         state.pausing = False
 
     return end

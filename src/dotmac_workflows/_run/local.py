@@ -28,7 +28,6 @@ from .._core.state import RunState, apply
 from ..errors import (
     ConcurrencyError,
     LeaseLostError,
-    PersistenceError,
     WorkflowError,
     WorkflowNotFoundError,
 )
@@ -37,7 +36,7 @@ from ..result import WorkflowResult
 from . import callbacks, lease
 from .callbacks import Callback
 from .drive import Conflict
-from .journal import Journal, LiveJournal, StoredJournal
+from .live import Journal, LiveJournal
 from .logs import keys, log_facts, logger
 from .outcomes import Outcomes
 from .runtime import Runtime
@@ -277,15 +276,21 @@ class LocalHost:
 
     async def _renew(self) -> None:
         """Renew the lease of a step or callback that takes its time, and look at what was recorded meanwhile."""
+        from .journal import StoredJournal  # loaded by now: a run in memory has no lease
+
         tenure, journal = self._tenure, self._journal
         assert tenure is not None and tenure.leases is not None and isinstance(journal, StoredJournal)
         action, workflow_id = self.action, self._subject.workflow_id
         try:
-            version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            try:
+                version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
+            except LeaseLostError as error:
+                # Where the lease is gone, whoever had it has ended the run, or holds it at a gate.
+                owner = error.owner or (await journal.fresh().load()).owner
+                self._lose(action, _lease_lost(workflow_id, owner))
+                return
             state = await journal.fresh().load() if version != journal.version else None
-        except LeaseLostError as error:
-            self._lose(action, _lease_lost(workflow_id, error.owner))
-        except PersistenceError:
+        except Exception:  # whatever a backend of one's own raises: the step goes on, and its append will tell
             logger.warning(
                 "The lease of workflow %r could not be renewed; trying again.",
                 workflow_id,
@@ -305,6 +310,13 @@ class LocalHost:
 
     async def release(self) -> None:
         """Let go of a run that is left before its end, so that it can be taken up at once."""
+        try:
+            await self._let_go()
+        except asyncio.CancelledError:
+            # Another cancel, or one that was pending when something else left the run: that is on its way already.
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         tenure = self._tenure
         if tenure is None:
             return
@@ -321,7 +333,7 @@ class LocalHost:
                 except ConcurrencyError:
                     continue
                 return
-        except PersistenceError:
+        except Exception:  # what the run was left for is on its way, and matters more
             logger.warning(
                 "The lease of workflow %r could not be let go; it expires by itself.",
                 self._subject.workflow_id,

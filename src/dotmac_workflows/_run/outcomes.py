@@ -8,7 +8,7 @@ from .._core.commands import settle, settle_rollback
 from .._core.events import Event, RollbackOutcome, RollbackStepSkipped, StepOutcome
 from ..errors import PayloadTooLargeError, ResultNotSerializableError, WorkflowConfigurationError, WorkflowError
 from ..result import WorkflowResult
-from .journal import Journal
+from .live import Journal
 from .logs import keys, logger
 
 _MESSAGE_LIMIT = 10_000  # characters of an exception's own text that are kept

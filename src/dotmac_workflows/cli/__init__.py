@@ -4,7 +4,6 @@ Looking and deciding needs no code of the user's: records are read as plain JSON
 Steps are told of by watching what the store has made durable, so that nothing of the user's workflow is touched.
 """
 
-import logging
 import os
 import sys
 import traceback
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 from .arguments import make_parser
 from .context import Context
-from .exits import FAILED, INTERRUPTED, code_of_error
+from .exits import FAILED, INTERRUPTED, USAGE, code_of_error
 from .loading import said
 from .notices import show_notices
 from .terminal import Styled
@@ -29,25 +28,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see ``--help``.
     """
-    name = os.path.basename(sys.argv[0] if sys.argv else "")
-    program = "python -m dotmac_workflows" if name == "__main__.py" else "dotmac-workflows"
+    parser = make_parser(_program())
+    given = sys.argv[1:] if argv is None else list(argv)
+    if not given:
+        parser.print_help(sys.stderr)
+        return USAGE
     try:
-        arguments = make_parser(program).parse_args(argv)
+        arguments = parser.parse_args(given)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else FAILED
-    context = Context(arguments, program)
-    with show_notices(context.err, logging.getLogger("dotmac_workflows"), debug=arguments.debug):
+        return end.code if isinstance(end.code, int) else USAGE
+    context = Context(arguments, parser.prog)
+    with show_notices(context.err, context.progress, debug=arguments.debug):
         try:
             code: int = arguments.command(context)
         except KeyboardInterrupt:
             context.err.line("Interrupted.")
             code = INTERRUPTED
         except Exception as error:
-            if arguments.debug:
-                traceback.print_exc()
-            unforeseen = code_of_error(error) == FAILED
-            message = f"{said(error)} (give --debug for the traceback)" if unforeseen else str(error)
-            context.progress.keep_begun()
-            context.err.line(Styled("error", "bad"), f": {message}")
-            code = code_of_error(error)
+            code = _tell(context, error)
+    return code
+
+
+def _program() -> str:
+    """Return how the user calls this."""
+    folder, name = os.path.split(sys.argv[0] if sys.argv else "")
+    as_module = name == "__main__.py" and os.path.basename(folder) == "dotmac_workflows"
+    return "python -m dotmac_workflows" if as_module else "dotmac-workflows"
+
+
+def _tell(context: Context, error: Exception) -> int:
+    """Say what went wrong in one line; return the exit code."""
+    context.progress.keep_begun()
+    if context.arguments.debug:
+        for line in traceback.format_exc().splitlines():
+            context.err.line(line)
+    code = code_of_error(error)
+    foreseen = code != FAILED
+    message = str(error) if foreseen else f"{said(error)} (--debug shows the traceback)"
+    context.err.line(Styled("error", "bad"), f": {message}")
     return code

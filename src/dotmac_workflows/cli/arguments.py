@@ -4,9 +4,11 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
+from .. import __version__
 from ..status import WorkflowStatus
-from . import operate, queries, run
+from . import operate, pictures, queries, run
 from .context import Context
+from .demo import script
 from .exits import EXIT_CODES
 from .loading import DB_VARIABLE
 
@@ -32,9 +34,10 @@ def make_parser(program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"dotmac-workflows {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, command: Command, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str, *, json: bool = False, db: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=text,
@@ -43,8 +46,9 @@ def make_parser(program: str) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        added.set_defaults(command=command, actor=None, json=False, yes=False)
-        added.add_argument("--db", metavar="FILE", help=f"the database (default: ${DB_VARIABLE})")
+        added.set_defaults(command=command, actor=None, db=None, json=False, yes=False)
+        if db:
+            added.add_argument("--db", metavar="FILE", help=f"the database (default: ${DB_VARIABLE})")
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if json:
             added.add_argument("--json", action="store_true", help="write JSON for a program")
@@ -60,6 +64,10 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_running(add: _Add) -> None:
+    command = add("demo", script.demo, "run sample orders, kill their worker, and show what became of them", db=False)
+    command.add_argument(
+        "--folder", metavar="DIR", help="where to keep the databases (default: a new temporary folder)"
+    )
     command = add("run", run.run, "run a workflow, or go on with it where it stopped", json=True)
     command.add_argument("workflow", metavar="MODULE:CLASS", help=_CLASS)
     command.add_argument("--id", required=True, help="names the run; the same id again goes on, and runs nothing twice")
@@ -75,18 +83,22 @@ def _add_running(add: _Add) -> None:
         _add_actor(command)
     command = add("recover", run.recover_all, "carry on every run that is due and that nobody drives", json=True)
     command.add_argument("workflows", metavar="MODULE:CLASS", nargs="+", help=_CLASS)
-    command.add_argument("--concurrency", type=int, default=10, metavar="N", help="how many at once (default: 10)")
+    command.add_argument("--concurrency", type=_positive, default=10, metavar="N", help="so many at once; default 10")
 
 
 def _add_looking(add: _Add) -> None:
     command = add("list", queries.list_runs, "list runs, the oldest first", json=True)
-    command.add_argument("--status", choices=[status.value for status in WorkflowStatus], help="only these")
+    statuses = [status.value for status in WorkflowStatus if status is not WorkflowStatus.PENDING]
+    command.add_argument("--status", choices=statuses, metavar="STATUS", help=f"only these: {', '.join(statuses)}")
     command.add_argument("--type", metavar="NAME", help="only those of this class or type")
     command.add_argument("--since", metavar="WHEN", help="only those that changed since: 2026-07-01, 30m, 2h, 7d")
     command.add_argument("--limit", type=_positive, metavar="N", help="at most so many; says how to see more")
     command.add_argument("--after", metavar="ID", help="only those that come after this one")
     command = add("show", queries.show, "show the journal of a run: when, what, by whom", json=True)
     command.add_argument("id", metavar="ID")
+    command.add_argument("--svg", metavar="FILE", help="write its timeline as a picture, too")
+    command = add("diagram", pictures.diagram, "draw a plan, or a run and where it stands, as a Mermaid flowchart")
+    command.add_argument("subject", metavar="MODULE:CLASS | ID", help="a class, or a run of the database")
     add("verify", queries.verify_store, "check every record of the database for damage", json=True)
 
 
@@ -126,7 +138,6 @@ def _add_yes(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)

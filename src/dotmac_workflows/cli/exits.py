@@ -21,12 +21,12 @@ INTERRUPTED = 130
 EXIT_CODES = """\
 exit codes:
     0  done: the run completed, or the command did what it says
-    1  the run failed, or was rejected or cancelled
-    2  the command cannot be carried out as given: arguments, class, input file
+    1  the run failed, was rejected or was cancelled; or an unforeseen error
+    2  wrong as given: the arguments, the class, an input file
     3  the run waits for an approval, or is paused
     4  the database cannot be used, or what it holds is damaged
-    5  refused: no such run, somebody else drives or decided it, not in this state
-  130  interrupted; the run goes on where it stopped when you ask it to
+    5  refused: no such run, or it is driven, decided or ended already
+  130  interrupted; the run goes on where it stopped when it is asked to
 """
 
 

@@ -9,16 +9,15 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ..base import Workflow
 from ..persistence import Header, LeaseChange, Persistence, Record
 from ..persistence.sqlite import SQLitePersistence
+from ..recovery import WorkflowMaker
 from .exits import STORE, CommandError
 
 DB_VARIABLE = "DOTMAC_WORKFLOWS_DB"
-
-WorkflowMaker = type[Workflow] | Callable[[str, Persistence], Workflow]
 
 
 def load_workflow(spec: str) -> WorkflowMaker:
@@ -38,8 +37,7 @@ def load_workflow(spec: str) -> WorkflowMaker:
         if issubclass(found, Workflow) and found is not Workflow:
             return found
     elif callable(found):
-        made: Callable[[str, Persistence], Workflow] = found
-        return made
+        return cast("Callable[[str, Persistence], Workflow]", found)
     what = f"{place} has no {name!r}" if found is None else f"{name} of {place} is no workflow"
     known = [
         key
@@ -92,8 +90,9 @@ def _broken(name: str, error: BaseException) -> CommandError:
 
 
 def said(error: BaseException) -> str:
-    """Return an error in one line, without a traceback."""
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    """Return an error without its traceback, to be written by `Terminal.line`."""
+    text, name = str(error), type(error).__name__
+    return f"{name}: {text}" if text else name
 
 
 def _place(error: BaseException) -> str:
@@ -102,14 +101,14 @@ def _place(error: BaseException) -> str:
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
-def read_object(path: str | None, what: str) -> dict[str, Any]:
-    """Read a JSON object from a file, or from the standard input for ``-``; None is an empty one.
+def read_object(path: str | None, what: str) -> dict[str, Any] | None:
+    """Read a JSON object from a file, or from the standard input for ``-``; None where no path is given.
 
     Raises:
         CommandError: It cannot be read, or is none.
     """
     if path is None:
-        return {}
+        return None
     shown = "the standard input" if path == "-" else repr(path)
     try:
         if path == "-":
@@ -141,8 +140,14 @@ def _json_name(value: object) -> str:
 
 
 def actor(given: str | None) -> str:
-    """Return who gives the command: the name given, else the user of the operating system."""
+    """Return who gives the command: the name given, else the user of the operating system.
+
+    Raises:
+        CommandError: The name is empty.
+    """
     if given is not None:
+        if not given.strip():
+            raise CommandError("--as names nobody. Give a name, or leave it out.")
         return given
     try:
         return getpass.getuser()

@@ -9,13 +9,14 @@ from .terminal import Styled, Terminal
 
 
 class _Notices(logging.Handler):
-    def __init__(self, terminal: Terminal, *, debug: bool) -> None:
+    def __init__(self, terminal: Terminal, progress: Terminal, *, debug: bool) -> None:
         super().__init__(logging.WARNING)
         self._terminal = terminal
+        self._progress = progress
         self._debug = debug
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Leave out what a line says anyway, and leave all to handlers that the user's code has set up."""
+        """Leave out what another line says anyway."""
         if self._debug:
             return True
         if record.module == "outcomes":  # a step that failed or has no rollback; its line says so
@@ -28,6 +29,7 @@ class _Notices(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             message += f" ({type(error).__name__}: {error})"
+        self._progress.keep_begun()
         self._terminal.line(Styled("warning", "waits"), f": {message}")
         if self._debug and error is not None:
             for line in "".join(traceback.format_exception(error)).splitlines():
@@ -35,9 +37,13 @@ class _Notices(logging.Handler):
 
 
 @contextmanager
-def show_notices(terminal: Terminal, logger: logging.Logger, *, debug: bool) -> Iterator[None]:
-    """Show what a logger is told while this lasts; its level and other handlers are left as they are."""
-    handler = _Notices(terminal, debug=debug)
+def show_notices(terminal: Terminal, progress: Terminal, *, debug: bool) -> Iterator[None]:
+    """Show what the library warns of while this lasts, on a terminal, below what is under way on another.
+
+    Handlers that the user's code sets up get it all as well.
+    """
+    logger = logging.getLogger("dotmac_workflows")
+    handler = _Notices(terminal, progress, debug=debug)
     logger.addHandler(handler)
     try:
         yield

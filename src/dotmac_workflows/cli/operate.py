@@ -1,7 +1,6 @@
 """The commands that only record: approve, reject, pause, cancel, skip-rollback; and delete. None needs the class."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from .exits import DONE, REFUSED, CommandError
 from .loading import WatchedStore, open_store, read_object
 from .standing import load_any, not_found, read_standing, what_next
 from .terminal import Styled
-from .wording import status_part
+from .wording import status_phrase
 
 _ENDED = (WorkflowStatus.COMPLETED, WorkflowStatus.FAILED, WorkflowStatus.CANCELLED)
 
@@ -65,8 +64,8 @@ def _record(context: Context, what: str, verb: Callable[[Workflow], Awaitable[An
             standing = await read_standing(store, workflow_id)
         if standing is None:
             raise not_found(workflow_id, store)
-        status = standing.state.status
-        context.out.line(f"{workflow_id!r} was {what} by {context.actor}. It is ", status_part(status), ".")
+        stands = status_phrase(standing.state.status, driven=standing.driver is not None)
+        context.out.line(f"{workflow_id!r} was {what} by {context.actor}; it ", stands, ".")
         context.tell(*what_next(standing, context.commands()))
         return DONE
 
@@ -111,8 +110,7 @@ def _confirm(context: Context, question: str) -> None:
     Raises:
         CommandError: The answer is not yes.
     """
-    if context.arguments.yes or not (sys.stdin.isatty() and context.err.is_terminal):
+    if context.arguments.yes or not context.err.can_ask:
         return
-    context.err.prompt(Styled(question, "bold"), " [y/N] ")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if context.err.ask(Styled(question, "bold"), " [y/N] ").lower() not in ("y", "yes"):
         raise CommandError("Not done, for the answer was not yes.", REFUSED)

@@ -13,24 +13,40 @@ _WIDEST_STEP = 30
 class StepLines:
     """Tells of one run, or of several when it is given their ids to tell them apart by."""
 
-    def __init__(self, terminal: Terminal, steps: Sequence[str] = (), *, workflow_id: str | None = None) -> None:
+    def __init__(
+        self,
+        terminal: Terminal,
+        steps: Sequence[str] = (),
+        *,
+        workflow_id: str | None = None,
+        heading: Sequence[Part] = (),
+    ) -> None:
         """Make one for a run.
 
         Args:
             terminal: Where to write.
             steps: The run's steps, where it is known already.
             workflow_id: The only run to tell of; None: tell of all, by their ids.
+            heading: The line above the first one; there is none when nothing runs.
         """
+        self._heading = heading
         self._terminal = terminal
         self._only = workflow_id
         self._running: dict[str, tuple[str, int, int]] = {}
         self._plan(steps)
 
     def tell(self, workflow_id: str, records: Sequence[Record]) -> None:
-        """Tell of what was recorded."""
-        if self._only is None or self._only == workflow_id:
+        """Tell of what was recorded; whatever becomes of the output, the run goes on."""
+        if self._only is not None and self._only != workflow_id:
+            return
+        try:
+            if self._heading:
+                self._terminal.line(*self._heading)
+                self._heading = ()
             for record in records:
                 self._tell(workflow_id, record)
+        except OSError:
+            self._only = ""  # nobody's id: nothing more can be told
 
     def _plan(self, steps: Sequence[str]) -> None:
         self._total = len(steps)
@@ -73,7 +89,7 @@ def _ending(kind: str, result: dict[str, object]) -> list[Part]:
         case "step_failed":
             return [Styled("failed", "bad"), f" after {took}: {said}"]
         case "step_interrupted":
-            return [Styled("interrupted", "bad"), " by a cancel"]
+            return [Styled("interrupted", "bad"), " by a cancel: its outcome is unknown"]
         case "rollback_step_succeeded":
             return [Styled("rolled back", "good"), f" in {took}"]
         case "rollback_step_skipped":

@@ -3,27 +3,27 @@
 import asyncio
 import json
 import re
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .._run.journal import check_digests, read_state
-from ..errors import PersistenceError
+from ..errors import JournalCorruptError, PersistenceError
 from ..persistence import Header
 from ..status import WorkflowStatus
 from ..verification import verify
 from .context import Context
 from .exits import DONE, STORE, CommandError
 from .loading import WatchedStore, open_store
+from .pictures import write_timeline
 from .standing import PlainCodec, Standing, driver_of, not_found, what_next
 from .terminal import Column, Part, Styled, Table
 from .timeline import Row, body_of, timeline
-from .wording import day, duration, iso, status_part, time_of_day
+from .wording import day, duration, iso, status_part, status_phrase, time_of_day
 
 _PAGE = 500
 _LIST = (Column("ID"), Column("TYPE", 6), Column("STATUS"), Column("LAST CHANGE (UTC)", 10), Column("NOTE", 10))
-_SHOW = (
+SHOW_COLUMNS = (
     Column("UTC"),
     Column("WHAT", 8),
     Column("STEP", 8),
@@ -118,7 +118,7 @@ async def _list_table(
         ]
         if table is None and rows:
             table = Table(_LIST, rows, out.width)
-            out.line(*table.title())
+            out.table(table, [table.titles()])
         if table is not None:
             out.table(table, rows)
         listed += len(shown)
@@ -217,17 +217,17 @@ def show(context: Context) -> int:
             _show_table(context, workflow_id, timeline(records), standing)
         if damage is not None:
             raise damage
+        if context.arguments.svg is not None:
+            write_timeline(context.arguments.svg, workflow_id, records)
+            context.err.line(f"Its timeline is in {context.arguments.svg}.")
         return DONE
 
     return asyncio.run(work())
 
 
-def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: Standing | None) -> None:
-    out = context.out
-    status: Part = Styled("damaged", "bad") if standing is None else status_part(standing.state.status)
-    out.line(Styled(workflow_id, "bold"), " is ", status)
-    out.line()
-    cells: list[list[Part]] = [
+def cells_of(rows: Iterable[Row]) -> list[list[Part]]:
+    """Return a timeline as the rows of a table of `SHOW_COLUMNS`."""
+    return [
         [
             time_of_day(row.at),
             Styled(row.what, row.style),
@@ -238,8 +238,18 @@ def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: S
         ]
         for row in rows
     ]
-    table = Table(_SHOW, cells, out.width)
-    out.line(*table.title())
+
+
+def _show_table(context: Context, workflow_id: str, rows: list[Row], standing: Standing | None) -> None:
+    out = context.out
+    stands = Styled("is damaged", "bad")
+    if standing is not None:
+        stands = status_phrase(standing.state.status, driven=standing.driver is not None)
+    out.line(Styled(workflow_id, "bold"), " ", stands)
+    out.line()
+    cells = cells_of(rows)
+    table = Table(SHOW_COLUMNS, cells, out.width)
+    out.table(table, [table.titles()])
     today = ""
     for row, line in zip(rows, cells, strict=True):
         if day(row.at) != today:
@@ -257,7 +267,6 @@ def verify_store(context: Context) -> int:
     store = open_store(context.db)
 
     async def work() -> int:
-        began = time.monotonic()
         async with store:
             found = await verify(store)
         if context.arguments.json:
@@ -273,13 +282,16 @@ def verify_store(context: Context) -> int:
             )
             return STORE if found.problems else DONE
         for problem in found.problems:
-            context.out.line(Styled("damaged", "bad"), f"  {problem}")
-        sound = found.workflows - len(found.problems)
-        summary = f"{found.workflows} runs checked in {duration(time.monotonic() - began)}"
+            what = "damaged" if isinstance(problem, JournalCorruptError) else "not readable"
+            context.out.line(Styled(what, "bad"), f": {problem}")
+        sound = found.workflows - sum(problem.workflow_id is not None for problem in found.problems)
         if found.problems:
-            context.out.line(f"{summary}: {sound} sound, ", Styled(f"{len(found.problems)} damaged", "bad"), ".")
+            damaged = Styled(f"{found.workflows - sound} not", "bad")
+            context.out.line(f"{found.workflows} runs checked: {sound} sound, ", damaged, ".")
             return STORE
-        context.out.line(f"{summary}, {found.records} records: ", Styled("no damage", "good"), ".")
+        context.out.line(
+            f"{found.workflows} runs with {found.records} records checked: ", Styled("all sound", "good"), "."
+        )
         return DONE
 
     return asyncio.run(work())

@@ -4,25 +4,25 @@ import asyncio
 import inspect
 import json
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from .._checks import check_name
 from .._core import codec
 from .._verbs import Verbs, call_constructor
 from ..base import Workflow
-from ..errors import PersistenceError, WorkflowConfigurationError
-from ..recovery import recover
+from ..errors import PersistenceError, WorkflowError
+from ..persistence import Record
+from ..recovery import WorkflowMaker, recover
 from ..result import WorkflowResult
-from ..status import WorkflowStatus
 from ..values import Codec
 from .context import Context
-from .exits import DONE, FAILED, INTERRUPTED, STORE, CommandError, code_of_status
-from .loading import WatchedStore, WorkflowMaker, load_workflow, open_store, read_object, said
+from .exits import DONE, FAILED, INTERRUPTED, CommandError, code_of_error, code_of_status
+from .loading import WatchedStore, load_workflow, open_store, read_object, said
 from .progress import StepLines
 from .standing import PlainCodec, Standing, not_found, read_standing, what_next
-from .terminal import Column, Styled, Table
-from .wording import duration, outcome, status_part
+from .terminal import Column, Part, Styled, Table
+from .wording import duration, outcome, status_phrase
 
 _Answer = TypeVar("_Answer")
 
@@ -84,7 +84,7 @@ def recover_all(context: Context) -> int:
             )
         for recovered in outcomes:
             if recovered.error is None:
-                context.progress.line(f"{recovered.workflow_id} is ", status_part(recovered.status))
+                context.progress.line(f"{recovered.workflow_id} ", status_phrase(recovered.status))
             else:
                 context.err.line(
                     Styled("error", "bad"),
@@ -92,12 +92,13 @@ def recover_all(context: Context) -> int:
                 )
         if not outcomes:
             context.progress.line("Nothing is due.")
-        return STORE if any(recovered.error for recovered in outcomes) else DONE
+        errors = [recovered.error for recovered in outcomes if recovered.error is not None]
+        return code_of_error(errors[0]) if errors else DONE
 
     try:
         return interruptible(work())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        context.err.line("Interrupted; what was under way is let go and stays due. The same command carries it on.")
+    except (KeyboardInterrupt, asyncio.CancelledError, SystemExit) as end:
+        context.err.line(f"{_why(end)}; what was under way is let go and stays due. The same command carries it on.")
         return INTERRUPTED
 
 
@@ -116,26 +117,25 @@ def make(
         WorkflowConfigurationError: The constructor cannot be called so.
         CommandError: The constructor or function raised, or made something else.
     """
+    name = getattr(maker, "__name__", "the function")
+    given: dict[str, Any] = {"workflow_id": workflow_id, "persistence": store}
     try:
         if not isinstance(maker, type):
             made: object = maker(workflow_id, store)
-        elif metadata and _takes_metadata(maker):
-            made, metadata = (
-                call_constructor(maker, workflow_id=workflow_id, metadata=metadata, persistence=store),
-                None,
-            )
+        elif metadata is not None and _takes_metadata(maker):
+            made = call_constructor(maker, metadata=metadata, **given)
         else:
-            made = call_constructor(maker, workflow_id=workflow_id, persistence=store)
-    except WorkflowConfigurationError:
+            made = call_constructor(maker, **given)
+    except WorkflowError:
         raise
     except Exception as error:
-        raise CommandError(f"{maker.__name__} cannot be made for {workflow_id!r}: {said(error)}.") from error
+        raise CommandError(f"{name} cannot be made for {workflow_id!r}: {said(error)}.") from error
     if not isinstance(made, Workflow) or made.workflow_id != workflow_id or made.persistence is not store:
         raise CommandError(
-            f"{maker.__name__} made {made!r}, which is no workflow of this id and this database. It must hand its "
-            "workflow_id and persistence to Workflow.__init__."
+            f"{name} made {made!r}, which is no workflow of this id in this database. Hand workflow_id and "
+            "persistence to Workflow.__init__."
         )
-    if metadata:
+    if metadata is not None and not (isinstance(maker, type) and _takes_metadata(maker)):
         made.metadata = metadata
     return made
 
@@ -172,18 +172,16 @@ def _drive(
         async with store:
             before = await read_standing(store, workflow_id)
             begun = before is not None
-            lines = StepLines(context.progress, before.state.steps if before else (), workflow_id=workflow_id)
+            steps = before.state.steps if before is not None else ()
+            heading = _heading(workflow_id, before)
+            lines = StepLines(context.progress, steps, workflow_id=workflow_id, heading=heading)
 
-            def watch(changed: str, records: Any) -> None:
+            def watch(changed: str, records: Sequence[Record]) -> None:
                 nonlocal begun
                 begun = begun or changed == workflow_id
-                try:
-                    lines.tell(changed, records)
-                except OSError:
-                    store.watch = None  # the run goes on, whatever becomes of its output
+                lines.tell(changed, records)
 
             store.watch = watch
-            _introduce(context, before)
             workflow = await verb(before)
             store.watch = None
             after = await read_standing(store, workflow_id)
@@ -196,41 +194,45 @@ def _drive(
         return interruptible(work())
     except (KeyboardInterrupt, asyncio.CancelledError, SystemExit) as end:
         context.progress.keep_begun()
-        why = "Interrupted" if not isinstance(end, SystemExit) else f"A step ended the process (SystemExit: {end})"
         if begun:
             command = context.commands(spec)("resume", workflow_id, spec)
-            context.err.line(f"{why}; {workflow_id!r} is let go. To go on where it stopped: {command}")
+            context.err.line(f"{_why(end)}; {workflow_id!r} is let go. To go on where it stopped: {command}")
         else:
-            context.err.line(f"{why} before {workflow_id!r} was started; nothing is recorded.")
+            context.err.line(f"{_why(end)} before {workflow_id!r} was started; nothing is recorded.")
         return INTERRUPTED
+
+
+def _why(end: BaseException) -> str:
+    return f"The workflow's code ended the process ({said(end)})" if isinstance(end, SystemExit) else "Interrupted"
 
 
 def interruptible(work: Coroutine[Any, Any, _Answer]) -> _Answer:
     """Run to the end, or until Ctrl-C or a request to terminate, which leave what is driven in good order."""
 
-    async def main() -> _Answer:
+    async def main() -> _Answer | BaseException:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         try:
             loop.add_signal_handler(signal.SIGTERM, task.cancel)
         except (NotImplementedError, RuntimeError, ValueError):
             pass  # Windows has no such handlers, a thread that is not the main one none at all
-        return await work
+        try:
+            return await work
+        except (KeyboardInterrupt, SystemExit) as end:
+            return end  # asyncio complains, with a traceback, of a task that it ended with one of these
 
-    return asyncio.run(main())
+    answer = asyncio.run(main())
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
-def _introduce(context: Context, before: Standing | None) -> None:
-    workflow_id = context.arguments.id
+def _heading(workflow_id: str, before: Standing | None) -> list[Part]:
     if before is None:
-        context.progress.line(Styled(workflow_id, "bold"))
-        return
+        return [Styled(workflow_id, "bold")]
     state = before.state
-    done = f"{len([r for r in state.results if r.success and r.step in state.steps])} of {len(state.steps)} steps done"
-    if state.status is WorkflowStatus.RUNNING and before.driver is None:
-        context.progress.line(Styled(workflow_id, "bold"), f": goes on, {done}")
-    else:
-        context.progress.line(Styled(workflow_id, "bold"), ": was ", status_part(state.status), f", {done}")
+    done = sum(result.success and result.step in state.steps for result in state.results)
+    return [Styled(workflow_id, "bold"), f" goes on; {done} of {len(state.steps)} steps were done"]
 
 
 def _tell_invalid(context: Context, workflow: Workflow) -> int:
@@ -281,11 +283,11 @@ def _tell_end(context: Context, spec: str, standing: Standing, *, ran: bool) -> 
     out.line()
     if rows:
         table = Table(_COLUMNS, rows, out.width)
-        out.line(*table.title())
-        out.table(table, rows)
+        out.table(table, [table.titles(), *rows])
         out.line()
-    nothing = "" if ran else "; nothing was left to run"
-    out.line(Styled(state.workflow_id, "bold"), " is ", status_part(state.status), nothing)
+    undone = "; what it had done was undone" if state.rollback_status == "done" else ""
+    nothing = "" if ran else "; there was nothing left to run"
+    out.line(Styled(state.workflow_id, "bold"), " ", status_phrase(state.status), undone, nothing)
     context.tell(*what_next(standing, context.commands(spec)))
 
 

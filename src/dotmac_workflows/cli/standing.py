@@ -1,7 +1,6 @@
 """Where a stored run stands, read without its class, and what to do about it."""
 
 import shlex
-import time
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -52,7 +51,7 @@ async def read_standing(store: WatchedStore, workflow_id: str) -> Standing | Non
 async def driver_of(store: WatchedStore, workflow_id: str) -> str | None:
     """Say which living process drives a run; None: none does."""
     held = await store.lease(workflow_id)
-    if held is None or lease.is_free(held, time.time_ns() // 1000):
+    if held is None or lease.is_free(held, Workflow.runtime.clock.time_ns() // 1000):
         return None
     return f"{lease.describe(held.owner)} until {show_time(held.expires_at)}"
 
@@ -110,7 +109,10 @@ def what_next(standing: Standing, command: Commands) -> list[str]:
         case WorkflowStatus.RUNNING if standing.driver is not None:
             return [f"It is driven by {standing.driver}."]
         case WorkflowStatus.RUNNING:
-            return ["It is due, and nobody drives it:", "  " + command("resume", workflow_id, command.spec)]
+            return [
+                "Nobody drives it. To carry it on ('recover' does so for all that is due):",
+                "  " + command("resume", workflow_id, command.spec),
+            ]
     if state.rollback_status == "incomplete" and state.rollback is not None:
         failed = [failure.step.step for failure in state.rollback.failed]
         tell = [

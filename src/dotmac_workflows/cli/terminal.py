@@ -7,6 +7,7 @@ somebody's can neither move the cursor nor change what another line seems to say
 import os
 import re
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
@@ -31,7 +32,7 @@ def clean(text: str) -> str:
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
-    return " " if character.isspace() else character.encode("ascii", "backslashreplace").decode()
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
 class Styled(NamedTuple):
@@ -68,6 +69,23 @@ class Terminal:
         """Write the beginning of a line that somebody will finish."""
         self._write("".join(map(self._painted, parts)))
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody sees this and can answer."""
+        # A standard input that was closed before the start is None.
+        return sys.stdin is not None and sys.stdin.isatty() and self._stream.isatty()
+
+    def ask(self, *parts: Part) -> str:
+        """Ask, and return the line that is answered; empty at the end of the input."""
+        answer = ""
+        try:
+            self.prompt(*parts)
+            answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):
+                self.line()
+        return answer.strip()
+
     def begin(self, text: str) -> None:
         """Show the beginning of a line, which the next one takes the place of; on a terminal only."""
         if self.is_terminal:
@@ -85,8 +103,8 @@ class Terminal:
 
     def table(self, table: "Table", rows: Iterable[Sequence[Part]]) -> None:
         """Write rows of a table."""
-        for cells in table.lines(rows):
-            self.line(*cells)
+        for line in table.lines(rows):
+            self.line(*line)
 
     def raw(self, text: str) -> None:
         """Write text that is safe as it is: JSON in ASCII."""
@@ -147,10 +165,9 @@ class Table:
             self._widths[room.index(max(room))] -= 1
             excess -= 1
 
-    def title(self) -> list[Part]:
-        """Return the line of titles."""
-        (line,) = self._row([Styled(column.title, "bold") for column in self._columns])
-        return line
+    def titles(self) -> list[Part]:
+        """Return the row of titles."""
+        return [Styled(column.title, "bold") for column in self._columns]
 
     def lines(self, rows: Iterable[Sequence[Part]]) -> Iterator[list[Part]]:
         """Yield the lines of rows; one whose text has to be wrapped takes several."""

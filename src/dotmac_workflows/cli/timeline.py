@@ -100,7 +100,7 @@ def _row(record: Record, body: dict[str, Any]) -> Row:
         row.step = row.step or str(result.get("step", "")).removeprefix("rollback_")
         took = result.get("execution_time")
         row.took = took if isinstance(took, int | float) else None
-        row.detail = outcome(result)
+        row.detail = "" if record.kind == "rollback_step_skipped" else outcome(result)
     else:
         row.detail = _detail(record.kind, body)
     return row
@@ -116,7 +116,8 @@ def _detail(kind: str, body: dict[str, Any]) -> str:
         case "rollback_finished":
             return "everything was undone" if body.get("complete") is True else "incomplete"
         case "retried":
-            return f"from step {body.get('from_index', -1) + 1}{_by(body)}"
+            index = body.get("from_index")
+            return f"from step {index + 1 if isinstance(index, int) else '?'}{_by(body)}"
     if kind in _STARTS:
         visit = body.get("visit")
         return f"visit {visit}" if isinstance(visit, int) and visit > 1 else ""

@@ -8,7 +8,7 @@ from ..status import WorkflowStatus
 from .terminal import Styled
 
 _LONGEST = 300  # characters of a text that a table shows; --json shows all
-STATUS_STYLES = {
+_STYLES = {
     WorkflowStatus.COMPLETED: "good",
     WorkflowStatus.FAILED: "bad",
     WorkflowStatus.CANCELLED: "bad",
@@ -17,9 +17,27 @@ STATUS_STYLES = {
 }
 
 
+_PHRASES = {
+    WorkflowStatus.PENDING: "was not started",
+    WorkflowStatus.RUNNING: "is running",
+    WorkflowStatus.COMPLETED: "completed",
+    WorkflowStatus.FAILED: "failed",
+    WorkflowStatus.CANCELLED: "was cancelled",
+    WorkflowStatus.WAITING_APPROVAL: "waits for approval",
+    WorkflowStatus.PAUSED: "is paused",
+}
+
+
 def status_part(status: WorkflowStatus) -> Styled:
     """Return a status in its colour."""
-    return Styled(str(status), STATUS_STYLES.get(status, ""))
+    return Styled(str(status), _STYLES.get(status, ""))
+
+
+def status_phrase(status: WorkflowStatus, *, driven: bool = True) -> Styled:
+    """Return a status as the end of a sentence about a run, in its colour."""
+    if status is WorkflowStatus.RUNNING and not driven:
+        return Styled("is due", "waits")
+    return Styled(_PHRASES[status], _STYLES.get(status, ""))
 
 
 def day(at: int) -> str:
@@ -41,27 +59,28 @@ def duration(seconds: object) -> str:
     """Return a duration in at most two units; empty when it is none."""
     if not isinstance(seconds, int | float):
         return ""
-    if seconds < 0.0095:
-        return f"{seconds * 1000:.1f} ms"
+    if seconds < 0.001:
+        return "<1 ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
+    minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+        return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def values(data: object) -> str:
     """Return what a result holds for people, ``key=value``; what stands for a richer type is shown as its content."""
-    shown = _plain(data)
-    if not isinstance(shown, dict):
-        return shorten(_text(shown))
-    return shorten(" ".join(f"{key}={_text(value)}" for key, value in shown.items()))
+    try:
+        shown = _plain(data)
+        if not isinstance(shown, dict):
+            return shorten(_text(shown))
+        return shorten(" ".join(f"{key}={_text(value)}" for key, value in shown.items()))
+    except RecursionError:
+        return "(nested too deep to show)"
 
 
 def _text(value: object) -> str:
@@ -88,6 +107,10 @@ def shorten(text: str) -> str:
 
 def outcome(result: dict[str, Any]) -> str:
     """Return what a result says, for people: its error and message, then its data."""
-    said = ": ".join(str(result[key]) for key in ("error", "message") if result.get(key))
+    message = str(result.get("message") or "")
+    # Of a step that raised, the engine's own words say nothing that is not said beside it.
+    raised = result.get("error") == "step_execution_error"
+    code = "" if raised and message else str(result.get("error") or "")
+    said = ": ".join(text for text in (code, message.removeprefix(f"Step {result.get('step')!r} failed: ")) if text)
     data = values(result["data"]) if result.get("data") else ""
     return shorten("; ".join(text for text in (said, data) if text))

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 from ..types import WorkflowStateStore
-from ._protocol import Header, Lease, LeaseChange, Leases, Persistence, Queries, Record
+from ._protocol import Checks, Header, Lease, LeaseChange, Leases, Persistence, Queries, Record
 from .memory import InMemoryPersistence, InMemoryStateStore
 
 if TYPE_CHECKING:
     from .sqlite import SQLitePersistence
 
 __all__ = [
+    "Checks",
     "Header",
     "InMemoryPersistence",
     "InMemoryStateStore",

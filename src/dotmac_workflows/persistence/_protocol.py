@@ -155,6 +155,19 @@ class Queries(Protocol):
         ...
 
 
+@runtime_checkable
+class Checks(Protocol):
+    """Lets a store be searched for damage that its rows do not show, such as an index that leads to none of them."""
+
+    async def check(self) -> None:
+        """Look at everything that is stored, however long that takes.
+
+        Raises:
+            JournalCorruptError: Something is damaged.
+        """
+        ...
+
+
 def is_persistence(value: object) -> TypeGuard[Persistence]:
     """Tell what ``isinstance`` does of `Persistence`, for each run, without the 5 µs that it takes in Python 3.11."""
     return hasattr(value, "append") and hasattr(value, "read") and hasattr(value, "delete")

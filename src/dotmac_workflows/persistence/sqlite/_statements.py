@@ -232,6 +232,18 @@ def read_lease(cursor: sqlite3.Cursor, workflow_id: str) -> Lease | None:
     return Lease(*row) if row else None
 
 
+def check_integrity(cursor: sqlite3.Cursor, path: str) -> None:
+    """Have SQLite look at every page, row and index entry.
+
+    Raises:
+        JournalCorruptError: It found something.
+    """
+    found = [str(row[0]) for row in cursor.execute("PRAGMA integrity_check(10)").fetchall()]
+    if found != ["ok"]:
+        said = "; ".join(" ".join(line.split()) for line in found)
+        raise JournalCorruptError(f"{path!r} is damaged ({said}). Nothing was overwritten; restore it from a backup.")
+
+
 def find_headers(
     cursor: sqlite3.Cursor,
     status: WorkflowStatus | None,

@@ -13,7 +13,7 @@ from ...status import WorkflowStatus
 from .._protocol import Header, Lease, LeaseChange, Record
 from .._refusals import check_append, check_limit
 from ._schema import Database
-from ._statements import Append, Delete, Renew, Write, find_headers, read_lease, read_records
+from ._statements import Append, Delete, Renew, Write, check_integrity, find_headers, read_lease, read_records
 from ._writer import Close, Open, Read, Reader, Writer
 
 Result = TypeVar("Result")
@@ -141,6 +141,10 @@ class SQLitePersistence:
             limit=limit,
         )
         return await self._read(Read(page))
+
+    async def check(self) -> None:
+        """See `Checks.check`: SQLite's own check, of indexes and all. A journal's digests are checked by `verify`."""
+        await self._read(Read(partial(check_integrity, path=self.path)))
 
     async def _open(self) -> None:
         self._check_process()
