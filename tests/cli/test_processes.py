@@ -103,12 +103,11 @@ def test_a_step_that_blocks_is_left_at_the_second_interrupt(folder: Path) -> Non
     (folder / "blocking.py").write_text(BLOCKING)
     process = start(folder, "run", "blocking:Order", "--id", "order-1", *DB)
     read_until(process.stdout, "inside reserve")
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)  # it blocks on; were both sent at once, they could arrive as one
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
     code, _, err = finish(process)
     assert code == 130
     assert err.startswith("Interrupted; 'order-1' is let go.")
