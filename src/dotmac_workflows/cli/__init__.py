@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from ..errors import WorkflowError
 from .arguments import make_parser
 from .context import Context
-from .exits import FAILED, INTERRUPTED, USAGE, code_of_error
+from .exits import INTERRUPTED, USAGE, CommandError, code_of_error
 from .loading import said
 from .notices import show_notices
 from .terminal import Styled
@@ -62,8 +63,7 @@ def _tell(context: Context, error: Exception) -> int:
     if context.arguments.debug:
         for line in traceback.format_exc().splitlines():
             context.err.line(line)
-    code = code_of_error(error)
-    foreseen = code != FAILED
+    foreseen = isinstance(error, CommandError | WorkflowError)
     message = str(error) if foreseen else f"{said(error)} (--debug shows the traceback)"
     context.err.line(Styled("error", "bad"), f": {message}")
-    return code
+    return code_of_error(error)
