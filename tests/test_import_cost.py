@@ -17,6 +17,7 @@ NOT_AT_IMPORT = {
     "dotmac_workflows._core.codec",
     "dotmac_workflows.cli",
     "dotmac_workflows.integrations",
+    "dotmac_workflows.pictures",
     "dotmac_workflows.persistence.sqlite",
     "dotmac_workflows.recovery",
     "dotmac_workflows.testing",

@@ -2,6 +2,8 @@
 
     integrations, cli, testing -> base -> _run -> {_core, persistence} -> {result, status, types, errors, values}
 
+Pictures stand beside `_run`: base and cli draw, and what draws sees results and rows alone.
+
 `_core` is pure: of the standard library it may import only what can neither wait, nor look at a clock, nor touch the
 world. Imports under ``if TYPE_CHECKING:`` cost nothing at run time and are exempt; imports inside functions are not.
 """
@@ -20,7 +22,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 LEAVES = frozenset({"result", "status", "types", "errors", "values", "_value_types", "_built_in_types", "_read_only"})
 FACE = "__init__"  # the package itself: what `from dotmac_workflows import ...` names
 UP_TO_RUN = LEAVES | {"_core", "persistence", "_run"}
-UP_TO_BASE = UP_TO_RUN | {"base", "_verbs", "_view", "_checks", "pictures"}
+UP_TO_BASE = UP_TO_RUN | {"pictures", "base", "_verbs", "_view", "_checks"}
 ABOVE_BASE = UP_TO_BASE | {"recovery", "verification"}
 TOP = frozenset({"integrations", "cli", "testing"})
 
@@ -30,6 +32,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "_core": LEAVES | {"_core"},
     "persistence": LEAVES | {"persistence"},
     "_run": UP_TO_RUN,
+    "pictures": LEAVES | {"_core", "persistence", "pictures"},
     "base": UP_TO_BASE,
     "_verbs": UP_TO_BASE,  # base's verbs, in a module of their own for their size
     "_checks": LEAVES | {"_core"},  # what these two are handed
@@ -182,6 +185,9 @@ def test_imports_point_one_way(module: Module) -> None:
         ("_run.local", "import importlib\nimportlib.import_module('dotmac_workflows.base')"),
         ("_run.local", "import importlib\nimportlib.import_module(name)"),
         ("base", "from .testing import FakeClock"),
+        ("pictures.svg", "from ..base import Workflow"),
+        ("pictures.svg", "from .._run.journal import read_state"),
+        ("_run.local", "from ..pictures import to_mermaid"),
         ("base", "from . import cli"),
         ("base", "import attrs"),
         ("_verbs", "from .cli import main"),
@@ -201,6 +207,7 @@ def test_a_planted_arrow_is_caught(name: str, source: str) -> None:
         ("_run.journal", "import asyncio\nfrom .._core import codec\nfrom ..persistence import Persistence"),
         ("base", "from ._verbs import approve\nfrom ._core.events import Event\nfrom ._run.drive import drive"),
         ("_verbs", "from .base import Workflow"),
+        ("base", "def f():\n    from .pictures import to_mermaid"),
         ("cli.app", "from .. import Workflow\nimport importlib\nimportlib.import_module(given)"),
         ("integrations.web", "import starlette\nfrom dotmac_workflows import Workflow"),
         ("__main__", "from .cli import main"),

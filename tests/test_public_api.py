@@ -30,8 +30,8 @@ WORKFLOW = """
     on_rollback_completed on_rollback_failure on_rollback_started on_step_completed on_step_started
     on_workflow_cancelled on_workflow_completed on_workflow_failed pause pending_approval_step persistence reject
     reject_and_cancel require_approval results resume retry retry_rollback rollback_on_cancel rollback_on_failure
-    rollback_status rollback_step runtime skip_rollback status step_context steps to_dict validate workflow_id
-    workflow_type approval_data
+    rollback_status rollback_step runtime skip_rollback status step_context steps to_dict to_mermaid validate
+    workflow_id workflow_type approval_data
 """.split()
 
 SIGNATURES = {
@@ -55,6 +55,7 @@ SIGNATURES = {
     "load": "(workflow_id, persistence, **init)",
     "from_dict": "(data, **init)",
     "to_dict": "(self)",
+    "to_mermaid": "(self)",
 }
 
 

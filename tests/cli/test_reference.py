@@ -35,7 +35,7 @@ def test_which_commands_have_the_shared_options() -> None:
         named = {name for name in re.findall(r"`([a-z-]+)`", row) if not name.startswith("--")}
         assert named == {name for name, parser in commands().items() if option in options(parser)}
     for name, parser in commands().items():
-        assert {"--db", "--debug"} - options(parser) == ({"--db"} if name == "demo" else set())
+        assert {"--db", "--debug"} & options(parser) == ({"--debug"} if name == "demo" else {"--db", "--debug"})
 
 
 def test_exit_codes() -> None:

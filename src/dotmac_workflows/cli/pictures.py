@@ -1,60 +1,63 @@
-"""`diagram`, and `show --svg`: pictures of a plan and of a run."""
+"""The commands that draw: diagram, and show with --svg."""
 
 import asyncio
+import os
 from collections.abc import Sequence
-from inspect import signature
 
-from .._run.runtime import Runtime
-from .._verbs import Verbs
 from ..base import Workflow
-from ..persistence import Record
-from ..pictures import timeline_svg
+from ..errors import WorkflowNotFoundError
+from ..persistence import InMemoryPersistence, Record
+from ..pictures import timeline_svg, to_mermaid
 from .context import Context
 from .exits import DONE, CommandError
-from .loading import load_workflow, open_store, said
-from .standing import PlainCodec
+from .loading import DB_VARIABLE, load_workflow, open_store
+from .run import make
+from .standing import load_any
 
 
 def diagram(context: Context) -> int:
-    """Print the plan of a class, or that of a run and where it stands, as a Mermaid flowchart."""
-    subject: str = context.arguments.subject
-    workflow = _planned(subject) if ":" in subject else asyncio.run(_stored(context, subject))
-    for line in workflow.to_mermaid().splitlines():
-        context.out.line(line)
+    """Draw the plan of a class, or where a run stands."""
+    what: str = context.arguments.what
+    if not context.arguments.db and not os.environ.get(DB_VARIABLE):
+        if ":" not in what:
+            raise CommandError(f"{what!r} names no class, and no database is named. Give --db FILE, or MODULE:CLASS.")
+        workflow = _plan(what)
+    else:
+        workflow = asyncio.run(_run(context, what))
+    context.out.raw(to_mermaid(workflow))
     return DONE
 
 
-def write_timeline(path: str, workflow_id: str, records: Sequence[Record]) -> None:
-    """Write the timeline of a run into an SVG file.
+def _plan(spec: str) -> Workflow:
+    """Make a workflow that is not run, and stored nowhere."""
+    return make(load_workflow(spec), "diagram", InMemoryPersistence())
+
+
+async def _run(context: Context, what: str) -> Workflow:
+    """Return the run of an id; what is none, and looks like a class, is one."""
+    try:
+        store = open_store(context.db)
+        async with store:
+            return await load_any(store, what)
+    except (CommandError, WorkflowNotFoundError):
+        if ":" not in what:
+            raise
+    return _plan(what)
+
+
+def write_svg(context: Context, workflow_id: str, records: Sequence[Record], path: str) -> None:
+    """Write the timeline of a run to a file, or for ``-`` to the standard output.
 
     Raises:
         CommandError: The file cannot be written.
     """
+    drawn = timeline_svg(workflow_id, records)
+    if path == "-":
+        context.out.raw(drawn)
+        return
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(timeline_svg(workflow_id, records))
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write(drawn)
     except OSError as error:
-        raise CommandError(f"{path!r} cannot be written: {error.strerror}. Give another file.") from error
-
-
-def _planned(spec: str) -> Workflow:
-    maker = load_workflow(spec)
-    try:
-        signature(maker).bind()
-    except TypeError as error:
-        raise CommandError(
-            f"{spec} cannot be made without arguments: {error}. Give the id of a run, whose plan is stored."
-        ) from error
-    try:
-        return maker()  # type: ignore[call-arg] # bound above
-    except Exception as error:
-        raise CommandError(f"{spec} cannot be made: {said(error)}.") from error
-
-
-async def _stored(context: Context, workflow_id: str) -> Workflow:
-    async with open_store(context.db) as store:
-        shown = Workflow(workflow_id, persistence=store)
-        # Whatever types its values are of, they are shown nowhere.
-        shown.runtime = Runtime(codec=PlainCodec())
-        await Verbs(shown).attach()
-        return shown
+        raise CommandError(f"The picture cannot be written to {path!r}: {error.strerror}.") from error
+    context.tell(f"Written to {path}.")

@@ -12,7 +12,7 @@ from .._core import codec
 from .._verbs import Verbs, call_constructor
 from ..base import Workflow
 from ..errors import PersistenceError, WorkflowError
-from ..persistence import Record
+from ..persistence import Persistence, Record
 from ..recovery import WorkflowMaker, recover
 from ..result import WorkflowResult
 from ..values import Codec
@@ -103,7 +103,7 @@ def recover_all(context: Context) -> int:
 
 
 def make(
-    maker: WorkflowMaker, workflow_id: str, store: WatchedStore, metadata: dict[str, Any] | None = None
+    maker: WorkflowMaker, workflow_id: str, store: Persistence, metadata: dict[str, Any] | None = None
 ) -> Workflow:
     """Make a workflow by its class, or by a function as `recover` takes them.
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from .._core.commands import instant
+from ..pictures.text import duration as duration
 from ..status import WorkflowStatus
 from .terminal import Styled
 
@@ -53,23 +54,6 @@ def time_of_day(at: int) -> str:
 def iso(at: int | None) -> str | None:
     """Return an instant for programs: ISO 8601, in UTC, to the microsecond."""
     return None if at is None else f"{instant(at):%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
-def duration(seconds: object) -> str:
-    """Return a duration in at most two units; empty when it is none."""
-    if not isinstance(seconds, int | float):
-        return ""
-    if seconds < 0.001:
-        return "<1 ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def values(data: object) -> str:

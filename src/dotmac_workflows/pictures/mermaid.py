@@ -83,7 +83,7 @@ def to_mermaid(workflow: "Workflow") -> str:
     if not boxes:
         lines.append('    s0["no steps"]:::skipped')
     lines += [
-        f"    {before.node} {'-- approved -->' if before.gate else '-->'} {after.node}"
+        f"    {before.node} {'-- if approved -->' if before.gate and before.state != 'done' else '-->'} {after.node}"
         for before, after in pairwise(boxes)
     ]
     lines.append("  end")
@@ -102,7 +102,8 @@ def to_mermaid(workflow: "Workflow") -> str:
 
 def _safe(text: str, longest: int = _LONGEST_NAME) -> str:
     """Return text for a label in double quotes."""
-    shown = one_line(text) or "(no name)"
+    # Mermaid marks character codes by a ligature of its own, and would take a text that has it for one.
+    shown = one_line(text).replace("\ufb02", "fl") or "(no name)"
     if len(shown) > longest:
         shown = shown[: longest - 1].rstrip() + "…"
     return _UNSAFE.sub(lambda found: f"#{ord(found[0])};", shown)
@@ -233,6 +234,7 @@ def _why_undo(workflow: "Workflow", standing: _Standing) -> str:
     if standing.rejected:
         return "rejected"
     last = standing.forward.get(workflow.current_step_index)
-    if last is None or last.success or last.error == "step_interrupted":
+    cancelled = workflow.status is WorkflowStatus.CANCELLED
+    if cancelled or last is None or last.success or last.error == "step_interrupted":
         return "cancelled"
     return f"{last.step} failed"

@@ -122,7 +122,7 @@ class _Reader:
         timeline.status, timeline.look = _STATUS.get(record.kind, (timeline.status, timeline.look))
         match record.kind:
             case "workflow_started":
-                timeline.workflow_type = one_line(body.get("workflow_type") or "")
+                timeline.workflow_type = _text(body, "workflow_type")
                 self._begin_draft(body.get("draft"))
             case "claimed":
                 self._claimed()
@@ -146,7 +146,7 @@ class _Reader:
             case "resumed":
                 self._end_wait("paused", f"resumed{_by(body)} after {self._took()}")
             case "rollback_started":
-                self._mark("rolling back", "undone", f"from {_step(body)} back")
+                self._mark("rolling back", "undone", f"turned round at {_step(body)}")
             case "rollback_finished":
                 if body.get("complete") is not True:
                     self._mark("rollback incomplete", "failed", "something is left to undo")
@@ -232,12 +232,13 @@ class _Reader:
         result: dict[str, Any] = given if isinstance(given, dict) else {}
         step, self.step = self.step, None
         if step is None and self.lost is not None:
-            self.lost.detail += "; cancelled, its outcome unknown"  # said of a step that a crash left
+            self.lost.detail += " and cancelled"  # said of a step that a crash left
             return
         if step is None:
-            step = self._add(Span(one_line(result.get("step") or "step"), look, self.now, self.now))
+            step = self._add(Span(_text(result, "step") or "step", look, self.now, self.now))
         took = result.get("execution_time")
-        seconds = took if isinstance(took, int | float) else (self.now - step.start) / 1_000_000
+        told = isinstance(took, int | float) and 0 <= took < float("inf")
+        seconds = took if told else (self.now - step.start) / 1_000_000
         step.look, step.end = look, self.now
         if kind == "rollback_step_skipped":
             step.note = "has no rollback"
@@ -249,7 +250,7 @@ class _Reader:
 
     def _begin_draft(self, draft: object) -> None:
         if isinstance(draft, dict) and draft.get("status") == "waiting_approval":
-            step = one_line(draft.get("pending_approval_step") or "the step before")
+            step = _text(draft, "pending_approval_step") or "the step before"
             self.timeline.status, self.timeline.look = "waits for approval", "waits"
             self._begin_wait("waits", f"decision on {step}", "waits for a decision")
 
@@ -296,24 +297,29 @@ def _body(record: Record) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return one_line(value) if isinstance(value, str) else ""
+
+
 def _step(body: dict[str, Any]) -> str:
-    return one_line(body.get("step") or "") or "(no name)"
+    return _text(body, "step") or "(no name)"
 
 
 def _by(body: dict[str, Any]) -> str:
-    return f" by {one_line(body['actor'])}" if body.get("actor") else ""
+    return f" by {actor}" if (actor := _text(body, "actor")) else ""
 
 
 def _who(body: dict[str, Any], when: str = "") -> str:
     """Return who said something, and why."""
-    texts = (f"{_by(body)}{when}".strip(" ,"), one_line(body.get("reason") or ""))
+    texts = (f"{_by(body)}{when}".strip(" ,"), _text(body, "reason"))
     return ": ".join(text for text in texts if text)
 
 
 def _said(result: dict[str, Any]) -> str:
     """Return what a result says for people: its code and message; never its data, which may not be for every eye."""
-    message = one_line(result.get("message") or "")
+    message = _text(result, "message")
     raised = result.get("error") == "step_execution_error"
-    code = "" if raised and message else one_line(result.get("error") or "")
-    message = message.removeprefix(f"Step '{result.get('step')}' failed: ")
+    code = "" if raised and message else _text(result, "error")
+    message = message.removeprefix(f"Step '{_text(result, 'step')}' failed: ")
     return ": ".join(text for text in (code, message) if text)

@@ -154,9 +154,10 @@ def _heading(name: str, timeline: Timeline) -> list[str]:
     facts = [timeline.status, timeline.workflow_type]
     if timeline.started:
         took = duration((timeline.last - timeline.started) / 1_000_000)
+        took = f"took {took}" if timeline.look in ("done", "failed") else f"{took} up to its last record"
         waited = sum(s.end - s.start for s in timeline.spans if s.bar == "waits" and s.end is not None)
         waits = f", {duration(waited / 1_000_000)} of it for a decision" if waited else ""
-        facts += [f"{instant(timeline.started):%Y-%m-%d %H:%M:%S} UTC", f"took {took}{waits}"]
+        facts += [f"{instant(timeline.started):%Y-%m-%d %H:%M:%S} UTC", took + waits]
     parts.append(_sign(timeline.look, _MARGIN, 42))
     parts.append(_text(_MARGIN + 18, 53, " · ".join(fact for fact in facts if fact), room=_END - _MARGIN - 18))
     return parts
@@ -173,7 +174,7 @@ def _columns(timeline: Timeline, axis: _Axis, bottom: int) -> list[str]:
             f'height="{bottom - _TOP}"/></g>'
         )
         said = _said(start, end)
-        if width(said) * _SIZE <= wide:
+        if said and width(said) * _SIZE <= wide:
             middle = begin + wide / 2
             parts.append(f'<text class="dim" x="{middle:.1f}" y="{_TOP + 15}" text-anchor="middle">{said}</text>')
     for x in (_CHART, _CHART_END):

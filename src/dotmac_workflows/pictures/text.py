@@ -4,21 +4,17 @@ import unicodedata
 
 _LONGEST = 400  # characters of a text that are looked at: more never fits
 _JOINERS = "\u200c\u200d"  # print nothing, but scripts and emoji are spelt with them
-_NARROW = frozenset("iljftrI.,:;'`|!()[]{}/\\- \"·")
+_NARROW = frozenset("iljftrI.,:;'|!()[]/\\- \"·")
 _BROAD = frozenset("mwMW@%&…—–→")  # noqa: RUF001 - it is the dash that is meant
 
 
-def one_line(text: object) -> str:
+def one_line(text: str) -> str:
     """Return a text on one line, without control characters and what turns the direction of writing."""
-    shown = (" " if c.isspace() else c for c in str(text)[:_LONGEST] if c.isspace() or _prints(c))
+    shown = (" " if c.isspace() else c for c in text[:_LONGEST] if c.isspace() or _prints(c))
     return " ".join("".join(shown).split())
 
 
 def _prints(character: str) -> bool:
-    return (character.isascii() and character.isprintable()) or _prints_beyond_ascii(character)
-
-
-def _prints_beyond_ascii(character: str) -> bool:
     return unicodedata.category(character)[0] != "C" or character in _JOINERS
 
 
