@@ -9,14 +9,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ..errors import WorkflowError
 from .arguments import make_parser
 from .context import Context
-<<<<<<< HEAD
-from .exits import INTERRUPTED, USAGE, CommandError, code_of_error
-=======
 from .exits import FAILED, INTERRUPTED, USAGE, CommandError, code_of_error
->>>>>>> main
 from .loading import said
 from .notices import show_notices
 from .terminal import Styled
@@ -67,12 +62,8 @@ def _tell(context: Context, error: Exception) -> int:
     if context.arguments.debug:
         for line in traceback.format_exc().splitlines():
             context.err.line(line)
-<<<<<<< HEAD
-    foreseen = isinstance(error, CommandError | WorkflowError)
-=======
     code = code_of_error(error)
     foreseen = code != FAILED or isinstance(error, CommandError)
->>>>>>> main
     message = str(error) if foreseen else f"{said(error)} (--debug shows the traceback)"
     context.err.line(Styled("error", "bad"), f": {message}")
-    return code_of_error(error)
+    return code
