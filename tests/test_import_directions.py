@@ -38,7 +38,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "_checks": LEAVES | {"_core"},  # what these two are handed
     "_view": UP_TO_RUN | {"_checks"},  # and what an object shows
     "_listing": LEAVES | {"persistence"},
-    "pictures": LEAVES | {"_core", "persistence", "pictures"},  # drawn from what a workflow shows and from rows
     "recovery": UP_TO_BASE | {"_listing"},
     "verification": UP_TO_RUN | {"_listing"},
     FACE: ABOVE_BASE,
