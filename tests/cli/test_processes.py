@@ -259,7 +259,7 @@ def test_no_colour_where_none_is_wanted(folder: Path) -> None:
 
 def test_ctrl_c_on_a_terminal(folder: Path) -> None:
     screen = Screen(folder, *order(folder, wait_in="reserve"))
-    screen.until("inside reserve")
+    screen.until("inside reserve\r\n")
     screen.type("\x03")
     assert screen.end() == 130
     assert "^C\r\nInterrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown
