@@ -1,9 +1,11 @@
 """What the tests of the command line share: a module of workflows, and ways to call the command line."""
 
+import errno
 import os
+import pty
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -142,3 +144,47 @@ def read_until(stream: IO[str] | None, text: str) -> str:
         assert line, f"the output ended without {text!r}: {read}"
         read += line
     return read
+
+
+class Screen:
+    """A command on a terminal of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+        env = environment(TERM="xterm", **variables)
+        child, self._terminal = pty.fork()
+        if child == 0:
+            os.chdir(folder)
+            os.execve(sys.executable, [sys.executable, "-m", "dotmac_workflows", *arguments], env)
+        self._process = child
+        self.shown = ""
+
+    def _read(self) -> Iterator[str]:
+        while True:
+            try:
+                read = os.read(self._terminal, 4096)
+            except OSError as error:
+                if error.errno != errno.EIO:  # what Linux answers when the other end is closed
+                    raise
+                return
+            if not read:
+                return
+            yield read.decode()
+
+    def until(self, text: str) -> None:
+        """Wait for a text to be shown."""
+        for read in self._read():
+            self.shown += read
+            if text in self.shown:
+                return
+        raise AssertionError(f"{text!r} was not shown: {self.shown!r}")
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def end(self) -> int:
+        """Wait for the end; return the exit code."""
+        for read in self._read():
+            self.shown += read
+        _, status = os.waitpid(self._process, 0)
+        os.close(self._terminal)
+        return os.waitstatus_to_exitcode(status)

@@ -1,19 +1,16 @@
 """The command line in real processes: killed, interrupted, beside one another, and on a real terminal."""
 
-import errno
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from command_line import SHOP, call, environment, finish, read_until, start
+from command_line import SHOP, Screen, call, environment, finish, read_until, start
 
 DB = ("--db", "shop.db")
 
@@ -225,50 +222,6 @@ def test_the_library_does_not_import_the_command_line(folder: Path) -> None:
         [sys.executable, "-c", code], env=environment(), cwd=folder, capture_output=True, text=True, check=True
     )
     assert found.stdout == "[]\n"
-
-
-class Screen:
-    """A command on a terminal of its own."""
-
-    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
-        env = environment(TERM="xterm", **variables)
-        child, self._terminal = pty.fork()
-        if child == 0:
-            os.chdir(folder)
-            os.execve(sys.executable, [sys.executable, "-m", "dotmac_workflows", *arguments], env)
-        self._process = child
-        self.shown = ""
-
-    def _read(self) -> Iterator[str]:
-        while True:
-            try:
-                read = os.read(self._terminal, 4096)
-            except OSError as error:
-                if error.errno != errno.EIO:  # what Linux answers when the other end is closed
-                    raise
-                return
-            if not read:
-                return
-            yield read.decode()
-
-    def until(self, text: str) -> None:
-        """Wait for a text to be shown."""
-        for read in self._read():
-            self.shown += read
-            if text in self.shown:
-                return
-        raise AssertionError(f"{text!r} was not shown: {self.shown!r}")
-
-    def type(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def end(self) -> int:
-        """Wait for the end; return the exit code."""
-        for read in self._read():
-            self.shown += read
-        _, status = os.waitpid(self._process, 0)
-        os.close(self._terminal)
-        return os.waitstatus_to_exitcode(status)
 
 
 def test_a_run_on_a_terminal(folder: Path) -> None:

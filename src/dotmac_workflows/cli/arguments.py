@@ -37,7 +37,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dotmac-workflows {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, command: Command, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str, *, json: bool = False, db: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=text,
@@ -46,8 +46,9 @@ def make_parser(program: str) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        added.set_defaults(command=command, actor=None, json=False, yes=False)
-        added.add_argument("--db", metavar="FILE", help=f"the database (default: ${DB_VARIABLE})")
+        added.set_defaults(command=command, actor=None, db=None, json=False, yes=False)
+        if db:
+            added.add_argument("--db", metavar="FILE", help=f"the database (default: ${DB_VARIABLE})")
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if json:
             added.add_argument("--json", action="store_true", help="write JSON for a program")
@@ -63,7 +64,7 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_running(add: _Add) -> None:
-    command = add("demo", script.demo, "run sample orders, kill their worker, and show what became of them")
+    command = add("demo", script.demo, "run sample orders, kill their worker, and show what became of them", db=False)
     command.add_argument(
         "--folder", metavar="DIR", help="where to keep the databases (default: a new temporary folder)"
     )
@@ -95,9 +96,9 @@ def _add_looking(add: _Add) -> None:
     command.add_argument("--after", metavar="ID", help="only those that come after this one")
     command = add("show", queries.show, "show the journal of a run: when, what, by whom", json=True)
     command.add_argument("id", metavar="ID")
-    command.add_argument("--svg", metavar="FILE", help="write it as a picture instead; - for standard output")
-    command = add("diagram", pictures.diagram, "draw a plan, or where a run stands, as a Mermaid flowchart")
-    command.add_argument("what", metavar="MODULE:CLASS|ID", help=f"the run of an id in the database, or {_CLASS}")
+    command.add_argument("--svg", metavar="FILE", help="write its timeline as a picture, too")
+    command = add("diagram", pictures.diagram, "draw a plan, or a run and where it stands, as a Mermaid flowchart")
+    command.add_argument("subject", metavar="MODULE:CLASS | ID", help="a class, or a run of the database")
     add("verify", queries.verify_store, "check every record of the database for damage", json=True)
 
 

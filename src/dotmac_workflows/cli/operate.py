@@ -1,7 +1,6 @@
 """The commands that only record: approve, reject, pause, cancel, skip-rollback; and delete. None needs the class."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -111,14 +110,7 @@ def _confirm(context: Context, question: str) -> None:
     Raises:
         CommandError: The answer is not yes.
     """
-    if context.arguments.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if context.arguments.yes or not context.err.can_ask:
         return
-    answer = ""
-    try:
-        context.err.prompt(Styled(question, "bold"), " [y/N] ")
-        answer = sys.stdin.readline()
-    finally:
-        if not answer.endswith("\n"):
-            context.err.line()
-    if answer.strip().lower() not in ("y", "yes"):
+    if context.err.ask(Styled(question, "bold"), " [y/N] ").lower() not in ("y", "yes"):
         raise CommandError("Not done, for the answer was not yes.", REFUSED)

@@ -7,6 +7,7 @@ somebody's can neither move the cursor nor change what another line seems to say
 import os
 import re
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
@@ -67,6 +68,23 @@ class Terminal:
     def prompt(self, *parts: Part) -> None:
         """Write the beginning of a line that somebody will finish."""
         self._write("".join(map(self._painted, parts)))
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody sees this and can answer."""
+        # A standard input that was closed before the start is None.
+        return sys.stdin is not None and sys.stdin.isatty() and self._stream.isatty()
+
+    def ask(self, *parts: Part) -> str:
+        """Ask, and return the line that is answered; empty at the end of the input."""
+        answer = ""
+        try:
+            self.prompt(*parts)
+            answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):
+                self.line()
+        return answer.strip()
 
     def begin(self, text: str) -> None:
         """Show the beginning of a line, which the next one takes the place of; on a terminal only."""

@@ -129,13 +129,13 @@ class Order(Workflow):
             "UPDATE stock SET free = free - ? WHERE item = ? RETURNING free", (quantity, item)
         ).fetchone()
         db.execute("INSERT INTO reserved VALUES (?, ?, ?)", (self.workflow_id, item, quantity))
-        return f"{quantity} {item}, {free} left"
+        return f"{quantity} x {item}, {free} left"
 
     def _undo_reserve(self, db: sqlite3.Connection) -> str:
         gone = "DELETE FROM reserved WHERE order_id = ? RETURNING item, quantity"
         item, quantity = db.execute(gone, (self.workflow_id,)).fetchone()
         db.execute("UPDATE stock SET free = free + ? WHERE item = ?", (quantity, item))
-        return f"{quantity} {item} back in stock"
+        return f"{quantity} x {item} back in stock"
 
     def _deposit(self, db: sqlite3.Connection) -> str:
         return self._book(db, self.metadata["deposit"])

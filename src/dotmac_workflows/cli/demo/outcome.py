@@ -14,7 +14,6 @@ from ..timeline import body_of, timeline
 from ..wording import status_part, status_phrase
 from .orders import STEPS, Company, money
 
-_NARROW = 80
 _UNTOLD = ("workflow_started", "rollback_finished")
 _TOTALS = {
     "antennas in stock": "SELECT free FROM stock WHERE item = 'antenna'",
@@ -24,7 +23,7 @@ _TOTALS = {
     "lines in use": "SELECT count(order_id) FROM lines",
 }
 _HELD = """
-    SELECT (SELECT quantity || ' ' || item FROM reserved WHERE order_id = ?1),
+    SELECT (SELECT quantity || ' x ' || item FROM reserved WHERE order_id = ?1),
            (SELECT nullif(sum(cents), 0) FROM deposits WHERE order_id = ?1),
            (SELECT address FROM addresses WHERE order_id = ?1),
            (SELECT line FROM lines WHERE order_id = ?1)
@@ -46,7 +45,8 @@ def totals(company: Company) -> Totals:
 
 async def read_all(db: Path, orders: Orders) -> dict[str, Standing]:
     """Return how each order stands; those that never came to run are not among them."""
-    async with WatchedStore(db) as store:
+    store = WatchedStore(db)
+    async with store:
         found = {given["id"]: await read_standing(store, given["id"]) for given in orders}
     return {order_id: standing for order_id, standing in found.items() if standing is not None}
 
@@ -70,7 +70,7 @@ def show_timelines(out: Terminal, orders: Orders, standings: Standings) -> None:
         order_id: cells_of(timeline(record for record in standing.records if record.kind not in _UNTOLD))
         for order_id, standing in standings.items()
     }
-    table = Table(SHOW_COLUMNS, [row for rows in told.values() for row in rows], out.width or _NARROW)
+    table = Table(SHOW_COLUMNS, [row for rows in told.values() for row in rows], out.width)
     out.table(table, [table.titles()])
     for given in orders:
         standing = standings[given["id"]]
@@ -102,7 +102,7 @@ def show_totals(out: Terminal, before: Totals, after: Totals) -> None:
 
 
 def _show(out: Terminal, columns: Sequence[Column], rows: Sequence[Sequence[Part]]) -> None:
-    table = Table(columns, rows, out.width or _NARROW)
+    table = Table(columns, rows, out.width)
     out.table(table, [table.titles(), *rows])
 
 
@@ -124,8 +124,9 @@ def check_killed(company: Company, standing: Standing | None) -> list[str]:
     return found
 
 
-async def check(db: Path, company: Company, orders: Orders, standings: Standings, before: Totals) -> list[str]:
+async def check(db: Path, company: Company, orders: Orders, before: Totals) -> list[str]:
     """Return what is not as the demo says."""
+    standings = await read_all(db, orders)
     found = []
     for given in orders:
         standing = standings.get(given["id"])

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ..context import Context
 from ..exits import DONE, FAILED, REFUSED, CommandError
 from ..loading import DB_VARIABLE, actor
 from ..standing import Standing
-from ..terminal import Part, Styled
+from ..terminal import Styled
 from . import outcome
 from .orders import APPROVAL_LIMIT, Company, money, sample_orders
 
@@ -50,7 +51,7 @@ def _make_folder(given: str | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"The folder {given!r} cannot be made: {error.strerror}.") from error
-    return folder.absolute()
+    return folder
 
 
 class _Demo:
@@ -71,13 +72,13 @@ class _Demo:
         self._introduce()
         self._work_until_killed()
         self._decide()
-        self._work_on()
+        self._work_on(before)
         self._sum_up(before)
         return DONE
 
-    def _head(self, *parts: str) -> None:
+    def _head(self, text: str) -> None:
         self._say()
-        self._say(Styled(parts[0], "bold"), *parts[1:])
+        self._say(Styled(text, "bold"))
 
     def _introduce(self) -> None:
         self._say(Styled("Five orders become workflows of four steps, in two SQLite files:", "bold"))
@@ -87,19 +88,17 @@ class _Demo:
         self._say()
         for given in self._orders:
             order = given["order"]
-            wanted = f"{order['quantity']} {order['item']}".ljust(10)
+            wanted = f"{order['quantity']} x {order['item']}".ljust(12)
             self._say("  ", Styled(given["id"], "bold"), f"  {wanted} {money(order['deposit']):>6}  {given['about']}")
 
     # The processes.
 
     def _environment(self) -> dict[str, str]:
-        """Return the variables for a process of this very library, on the demo's journals."""
-        source = str(Path(__file__).parents[3])
-        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-        return {**os.environ, "PYTHONPATH": path, DB_VARIABLE: str(self._db)}
+        return {**os.environ, DB_VARIABLE: str(self._db)}
 
-    def _start_worker(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", f"{__package__}.worker", str(self._folder)]
+    def _start_worker(self, heading: str) -> "subprocess.Popen[bytes]":
+        self._say()
+        command = [sys.executable, "-m", f"{__package__}.worker", str(self._folder), heading]
         return subprocess.Popen(command, env=self._environment(), stdin=subprocess.DEVNULL)
 
     def _until(self, condition: Callable[[], object], worker: "subprocess.Popen[bytes] | None" = None) -> None:
@@ -118,10 +117,8 @@ class _Demo:
 
     def _work_until_killed(self) -> None:
         called = "SELECT 1 FROM calls WHERE order_id = ? AND step = 'address'"
-        self._say()
-        worker = self._start_worker()
+        worker = self._start_worker("A worker takes them")
         try:
-            self._say(Styled("A worker takes them", "bold"), f" (process {worker.pid})")
             self._until(lambda: self._company.rows(called, self._last), worker)
             self._rest(0.7)
         finally:
@@ -154,23 +151,15 @@ class _Demo:
         """Settle the verdict on an order: asked of somebody at a terminal where the sample leaves it open."""
         decision = given["decision"]
         given["verdict"], given["actor"] = decision["verdict"], decision["actor"]
-        if decision["verdict"] == "approve" and self._attended:
+        if decision["verdict"] == "approve" and self._out.can_ask:
             deposit, limit = money(given["order"]["deposit"]), money(APPROVAL_LIMIT)
             self._say(f"{given['id']} waits: its deposit of {deposit} is above {limit}. You decide.")
             given["verdict"], given["actor"] = self._answer(), actor(None)
 
-    @property
-    def _attended(self) -> bool:
-        # A standard input that was closed is None.
-        return self._out.is_terminal and sys.stdin is not None and sys.stdin.isatty()
-
     def _answer(self) -> str:
         while True:
-            self._out.prompt(Styled("Approve or reject?", "bold"), " [Enter: approve] ")
-            answer = sys.stdin.readline()
-            if not answer:
-                self._say()  # the end of the input, which left the line open
-            if (verdict := _ANSWERS.get(answer.strip().lower())) is not None:
+            answer = self._out.ask(Styled("Approve or reject?", "bold"), " [Enter: approve] ")
+            if (verdict := _ANSWERS.get(answer.lower())) is not None:
                 return verdict
 
     def _run_command(self, *arguments: str) -> None:
@@ -193,21 +182,18 @@ class _Demo:
         self._say(f"process {process.pid}: {said.partition(chr(10))[0]}")
         outcome.insist([f"{arguments[0]} ended with {process.returncode}"] if process.returncode else [])
 
-    def _work_on(self) -> None:
-        self._say()
-        worker = self._start_worker()
+    def _work_on(self, before: outcome.Totals) -> None:
+        worker = self._start_worker("The worker is started again, and takes the same orders")
         try:
-            self._say(
-                Styled("The worker is started again", "bold"), f" (process {worker.pid}) and takes the same orders"
-            )
             self._until(lambda: worker.poll() is not None)
         finally:
             worker.kill()
             worker.wait()
         outcome.insist([f"the worker ended with {worker.returncode}"] if worker.returncode else [])
-        self._head("What company.db was asked for ", self._last)
+        self._head(f"How often the steps of {self._last} called on company.db")
         outcome.show_calls(self._out, self._company, self._last)
-        self._say("The step that was killed was called twice, with one key, and changed things once.")
+        outcome.insist(asyncio.run(outcome.check(self._db, self._company, self._orders, before)))
+        self._say("The step in flight was called twice, by the same key, and changed things once.")
 
     # The end.
 
@@ -216,14 +202,12 @@ class _Demo:
 
     def _sum_up(self, before: outcome.Totals) -> None:
         standings = asyncio.run(outcome.read_all(self._db, self._orders))
-        problems = asyncio.run(outcome.check(self._db, self._company, self._orders, standings, before))
         self._head("What workflows.db says")
         outcome.show_timelines(self._out, self._orders, standings)
         self._head("What company.db says: all of an order, or nothing of it")
         outcome.show_holdings(self._out, self._company, self._orders, standings)
         self._say()
         outcome.show_totals(self._out, before, outcome.totals(self._company))
-        outcome.insist(problems)
         self._say()
         self._say(Styled("All of this was checked in both files.", "good"), " To look further:")
         export, run = _pasteable(self._context.program, self._db)
@@ -245,7 +229,8 @@ def _pasteable(program: str, db: Path) -> tuple[str, str]:
     path = os.environ.get("PYTHONPATH") if as_module else None
     if os.name != "posix":
         return f'$env:{DB_VARIABLE} = "{db}"', program
-    python = Path(sys.executable).name if as_module else ""
-    run = program.replace("python", python, 1) if python else program
+    name = Path(sys.executable).name
+    python = name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
+    run = program.replace("python", python, 1) if as_module else program
     prefix = f"PYTHONPATH={shlex.quote(path)} " if path else ""
     return f"export {DB_VARIABLE}={shlex.quote(str(db))}", prefix + run

@@ -1,11 +1,12 @@
 """The demo's worker, a process of its own: takes the orders one by one, and says in a line how far each comes.
 
-    python -m dotmac_workflows.cli.demo.worker FOLDER
+    python -m dotmac_workflows.cli.demo.worker FOLDER HEADING
 
 It does the same whenever it is started. What is recorded decides what there is left to run.
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -86,7 +87,8 @@ def _ending(status: WorkflowStatus) -> Styled:
 
 
 async def _take(orders: Sequence[dict[str, Any]], folder: Path, out: Terminal) -> int:
-    async with WatchedStore(folder / "workflows.db") as store:
+    store = WatchedStore(folder / "workflows.db")
+    async with store:
         for given in orders:
             order = Order(given["id"], metadata=given["order"], persistence=store)
             line = _Line(out, order.workflow_id)
@@ -103,9 +105,11 @@ def main() -> int:
     """Take the orders."""
     Order.runtime = replace(Order.runtime, lease_seconds=LEASE_SECONDS)
     out = Terminal(sys.stdout)
+    folder, heading = sys.argv[1:]
+    out.line(Styled(heading, "bold"), f" (process {os.getpid()})")
     try:
         with show_notices(Terminal(sys.stderr), out, debug=False):
-            return interruptible(_take(sample_orders(), Path(sys.argv[1]), out))
+            return interruptible(_take(sample_orders(), Path(folder), out))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
 
