@@ -88,6 +88,14 @@ class Exploding(Order):
 not_a_workflow = 5
 
 
+def forget_the_store(workflow_id, persistence):
+    return Order(workflow_id)
+
+
+def make_another(workflow_id, persistence):
+    return Order("another", persistence=persistence)
+
+
 def make_nothing(workflow_id, persistence):
     return None
 '''

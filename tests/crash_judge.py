@@ -283,6 +283,42 @@ class Judge:
         self._next, self._failed, self.rollback, self.ended = again, False, "none", None
 
 
+def judge_run(
+    steps: Sequence[str],
+    settings: Settings,
+    journal: Sequence[Event],
+    effects: Sequence[Effect],
+    crashed_before: Callable[[int, Event], bool],
+) -> None:
+    """Judge a run that has ended, by its journal and its ledger, each effect taken for that of its attempt.
+
+    Args:
+        steps: The steps of its plan.
+        settings: The settings of its plan.
+        journal: Its events.
+        effects: What the ledger says of it, in order.
+        crashed_before: Told the seq of an event and the event: whether a driver was lost between it and the one before.
+
+    Raises:
+        Violation: A promise was broken.
+    """
+    judge = Judge(steps, settings)
+    todo = iter(effects)
+    effect = next(todo, None)
+    for seq, event in enumerate(journal, 1):
+        if crashed_before(seq, event):
+            judge.crashed()
+        judge.committed([event], seq)
+        if isinstance(event, StepStarted | RollbackStepStarted):
+            started = (_phase(event), event.step, event.position, event.visit, event.attempt)
+            if effect is not None and effect[:5] == started:
+                judge.acted(effect)
+                effect = next(todo, None)
+    if effect is not None:
+        raise Violation(f"invariant 2 durable before: the journal has no start, or not in this order, of {effect}")
+    judge.finished(judge.ended or "", judge.rollback)
+
+
 def _phase(started: StepStarted | RollbackStepStarted) -> Phase:
     return "forward" if type(started) is StepStarted else "rollback"
 

@@ -3,6 +3,7 @@
 import contextlib
 import enum
 import os
+import signal
 import sqlite3
 import sys
 import warnings
@@ -180,6 +181,13 @@ class TestIds:
         again = await Scripted.load(workflow_id, store)
         assert (type(again.workflow_id), again.workflow_id) == (str, "ship")
         assert (await verify(store)).problems == []
+
+    async def test_of_a_class_of_their_own_may_not_be_assigned(self, any_store: Store | None) -> None:
+        workflow = Scripted("order-1", ["a"], persistence=any_store)
+        workflow.workflow_id = OldStep.SHIP
+        with pytest.raises(WorkflowConfigurationError) as caught:
+            await workflow.execute()
+        assert_names(caught.value, "A workflow id", OldStep.SHIP)
 
     async def test_the_database_itself_takes_no_null(self, tmp_path: Path) -> None:
         async with SQLitePersistence(tmp_path / "journals.db") as store:
@@ -383,6 +391,7 @@ async def test_a_store_that_was_open_at_a_fork_is_refused_in_the_child(tmp_path:
         if child == 0:
             status = 1
             try:
+                signal.alarm(60)  # a child that hangs is no answer either
                 os.close(read_end)
                 os.write(write_end, _in_child(store).encode())
                 status = 0

@@ -302,6 +302,16 @@ def test_where_there_is_no_proc_only_the_expiry_counts(monkeypatch: pytest.Monke
     assert is_free(owner(start="1"), expires_at=NOW)
 
 
+def test_where_there_is_no_proc_an_earlier_process_of_the_same_pid_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container every process may be number 1."""
+    _without_proc(monkeypatch)
+    earlier = lease.this_owner()
+    assert is_free(earlier, "token of nobody"), "it is still this process"
+    lease._owner.cache_clear()
+    assert lease.this_owner() != earlier
+    assert not is_free(earlier, "token of nobody")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_is_another_owner_and_holds_nothing_of_its_parents() -> None:
@@ -312,8 +322,9 @@ def test_a_forked_child_is_another_owner_and_holds_nothing_of_its_parents() -> N
     if child == 0:
         try:
             os.close(read_end)
-            alive = lease.is_free(Lease(own, "parent's", LATER), NOW)
-            os.write(write_end, f"{lease.this_owner()} {alive} {len(lease._live)}".encode())
+            known = lease._owner.cache_info().currsize
+            free = lease.is_free(Lease(own, "parent's", LATER), NOW)
+            os.write(write_end, f"{lease.this_owner()} {free} {len(lease._live)} {known}".encode())
         finally:
             os._exit(0)
     os.close(write_end)
@@ -322,4 +333,4 @@ def test_a_forked_child_is_another_owner_and_holds_nothing_of_its_parents() -> N
     os.waitpid(child, 0)
     lease.drop("parent's")
     assert said[0].split(":")[1] == str(child)
-    assert said[1:] == ["False", "0"]
+    assert said[1:] == ["False", "0", "0"]

@@ -146,13 +146,16 @@ async def test_a_lease_that_cannot_be_let_go_hides_nothing_and_expires_by_itself
 
 
 async def test_a_time_limit_around_execute_leaves_a_run_that_can_be_resumed(backend: Backend) -> None:
-    held = Held()
-    order = backend.order(does={"b": held})
+    async def runs_out_of_time(workflow: Order, name: str) -> WorkflowResult:
+        limit.reschedule(asyncio.get_running_loop().time())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    order = backend.order(does={"b": InTurn(runs_out_of_time, None)})
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(None) as limit:
             await order.execute()
     assert seen(order) == ("running", ["a"])
-    held.go.set()
     await order.resume()
     assert seen(order) == ("completed", ["a", "b", "c"])
 

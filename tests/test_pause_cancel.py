@@ -23,6 +23,7 @@ from workflows import (
     InTurn,
     Order,
     Store,
+    Wrapper,
     asks,
     crashed_after,
     events,
@@ -372,6 +373,28 @@ async def test_the_request_is_recorded_first(store: Store) -> None:
     assert (await kinds(order))[-1] == "CancelRequested"
     assert not task.done()
     await within(task)
+
+
+async def test_a_cancel_whose_answer_is_slow_does_not_interrupt_the_rollback_that_it_led_to(store: Store) -> None:
+    """The driver may hear of it by its own next append, before the caller does."""
+    undoing = Held()
+
+    class Slow(Wrapper):
+        async def append(self, workflow_id: str, records: Any, **how: Any) -> None:
+            await super().append(workflow_id, records, **how)
+            if records[0].kind == "cancel_requested":
+                held.go.set()
+                await undoing.running.wait()
+
+    held = Held()
+    order = Order("order-1", ["a", "b"], persistence=Slow(store), does={"b": held, "rollback_b": undoing})
+    order.configure(rollback_on_cancel=True)
+    task = await started(order, held)
+    await within(order.cancel())
+    undoing.go.set()
+    await within(task)
+    assert seen(order) == ("cancelled", ["a", "b", "rollback_b", "rollback_a"])
+    assert order.ledger == ["a", "b", "rollback_b", "rollback_a"]
 
 
 async def test_cancel_from_another_object_is_heard_by_the_heartbeat(store: Store) -> None:

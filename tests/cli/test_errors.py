@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from command_line import Cli
+from dotmac_workflows import errors
 from dotmac_workflows.cli import main
+from dotmac_workflows.cli.exits import code_of_error
 
 RUN = ("--id", "order-1")
 
@@ -58,6 +60,8 @@ def test_arguments(cli: Cli, arguments: list[str], message: str) -> None:
         ("shop:Needy", "Needy cannot be made with workflow_id, persistence: missing a required argument: 'gateway'."),
         ("shop:Exploding", "Exploding cannot be made for 'order-1': OSError: no gateway."),
         ("shop:make_nothing", "make_nothing made None, which is no workflow of this id in this database."),
+        ("shop:make_another", "make_another made <Order 'another' pending>, which is no workflow of this id in this"),
+        ("shop:forget_the_store", "forget_the_store made <Order 'order-1' pending>, which is no workflow of this id"),
     ],
 )
 def test_classes(cli: Cli, shop: Path, spec: str, message: str) -> None:
@@ -279,6 +283,30 @@ def test_an_interruption_of_what_runs_nothing(cli: Cli, monkeypatch: pytest.Monk
     monkeypatch.setattr("dotmac_workflows.cli.queries.open_store", interrupt)
     answer = cli("list")
     assert (answer.code, answer.out, answer.err) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.WorkflowConfigurationError(), 2),
+        (errors.ResultNotSerializableError(), 2),
+        (errors.PayloadTooLargeError(), 2),
+        (errors.PersistenceError(), 4),
+        (errors.ConcurrencyError(), 4),
+        (errors.JournalCorruptError(), 4),
+        (errors.JournalTooNewError(), 4),
+        (errors.WorkflowExecutionError(), 5),
+        (errors.AlreadyDecidedError(), 5),
+        (errors.WorkflowDefinitionError(), 5),
+        (errors.WorkflowNotFoundError(), 5),
+        (errors.LeaseLostError(), 5),
+        (errors.WorkflowError(), 5),
+        (ZeroDivisionError(), 1),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else None,
+)
+def test_each_error_has_its_code(error: Exception, code: int) -> None:
+    assert code_of_error(error) == code
 
 
 def test_without_a_command_the_help_is_shown(cli: Cli) -> None:

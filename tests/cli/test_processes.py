@@ -103,16 +103,26 @@ def test_a_step_that_blocks_is_left_at_the_second_interrupt(folder: Path) -> Non
     (folder / "blocking.py").write_text(BLOCKING)
     process = start(folder, "run", "blocking:Order", "--id", "order-1", *DB)
     read_until(process.stdout, "inside reserve")
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)  # it blocks on; were both sent at once, they could arrive as one
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
     code, _, err = finish(process)
     assert code == 130
     assert err.startswith("Interrupted; 'order-1' is let go.")
     assert err.count("\n") == 1
+    assert kinds(folder)[-2:] == ["step_started", "released"]
+
+
+def test_code_that_ends_the_process_is_said_in_one_line(folder: Path) -> None:
+    code, _, err = call(folder, *order(folder, exit_in="reserve"))
+    assert (code, err.count("\n")) == (130, 1)
+    assert err.startswith("The workflow's code ended the process (SystemExit: 7); 'order-1' is let go. ")
+    assert kinds(folder)[-2:] == ["step_started", "released"]
+    code, _, err = call(folder, "recover", "shop:Order", *DB)
+    assert (code, err.count("\n")) == (130, 1)
+    assert err.startswith("The workflow's code ended the process (SystemExit: 7); what was under way is let go ")
     assert kinds(folder)[-2:] == ["step_started", "released"]
 
 
@@ -252,8 +262,18 @@ def test_ctrl_c_on_a_terminal(folder: Path) -> None:
     screen.until("inside reserve")
     screen.type("\x03")
     assert screen.end() == 130
-    assert "Interrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown
+    assert "^C\r\nInterrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown
     assert "Traceback" not in screen.shown
+
+
+def test_a_warning_leaves_the_line_that_was_begun(folder: Path) -> None:
+    (folder / "told.py").write_text(
+        "import shop\nclass Order(shop.Order):\n"
+        "    def on_step_completed(self, result):\n        if result.step == 'check':\n            raise KeyError\n"
+    )
+    screen = Screen(folder, "run", "told:Order", "--id", "order-1", *DB, NO_COLOR="1")
+    assert screen.end() == 0
+    assert "  2/4  reserve  started ...\r\nwarning: Callback on_step_completed of workflow 'order-1'" in screen.shown
 
 
 @pytest.mark.parametrize(

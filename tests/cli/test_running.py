@@ -2,7 +2,9 @@
 
 import io
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -285,6 +287,35 @@ def test_delete(cli: Cli) -> None:
     cli("run", "shop:Order", "--id", "order-2")
     assert cli("delete", "order-2").code == 0
     assert cli("list", "--json").out == "[]\n"
+
+
+def test_a_damaged_run_can_be_deleted(cli: Cli, shop: Path) -> None:
+    cli("run", "shop:Order", "--id", "order-1", "--metadata", {"approve_after": "reserve"})
+    with closing(sqlite3.connect(shop / "shop.db")) as connection, connection:
+        connection.execute("UPDATE records SET digest = 'none' WHERE seq = 2")
+    assert cli("approve", "order-1").code == 4
+    assert cli("delete", "order-1").code == 0
+
+
+def test_another_run_in_a_step_is_not_told_of_as_this_one(cli: Cli, shop: Path) -> None:
+    (shop / "parent.py").write_text(
+        "import shop\n"
+        "class Parent(shop.Order):\n"
+        "    async def execute_step(self, step):\n"
+        "        if step == 'reserve':\n"
+        "            await shop.Order('child', persistence=self.persistence).execute()\n"
+        "        return await super().execute_step(step)\n"
+    )
+    answer = cli("run", "parent:Parent", "--id", "order-1")
+    assert answer.code == 0
+    assert answer.out.startswith("""\
+order-1
+  1/4  check    started
+  1/4  check    done in 250 ms
+  2/4  reserve  started
+  2/4  reserve  done in 1.2 s
+  3/4  charge   started
+""")
 
 
 def test_json_of_a_run(cli: Cli) -> None:

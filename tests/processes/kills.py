@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crash_judge import Effect, Judge, Violation
+from crash_judge import Effect, Violation, judge_run
 from crash_simulation import CANCELS, Behaviour, Script, scripts
 from dotmac_workflows import InMemoryPersistence, SQLitePersistence, verify
 from dotmac_workflows._core import codec
@@ -217,8 +217,8 @@ class Lane:
                 self._judge_order(script, journal, effects.pop(workflow_id, []))
                 self._judge_acknowledged(workflow_id, journal)
                 run = await Order.load(workflow_id, store)
-                if _end(run) not in await _ends_without_kills(script):
-                    raise Violation(f"invariant 11 same end: {_end(run)}")
+                if end_of(run) not in await ends_without_crashes(script):
+                    raise Violation(f"invariant 11 same end: {end_of(run)}")
             except Violation as error:
                 lines = "\n".join(f"  {seq} {event}" for seq, event in enumerate(journal, 1))
                 raise Violation(f"{error}\n{workflow_id} {script}\n{lines}") from error
@@ -228,27 +228,19 @@ class Lane:
         await store.close()
 
     def _judge_order(self, script: Script, journal: Sequence[Event], effects: list[Effect]) -> None:
-        """Play a journal and a ledger to the judge, each effect where its attempt was started."""
-        judge = Judge(NAMES[: len(script.behaviours)], script.settings)
         driver = 0
-        todo = iter(effects)
-        effect = next(todo, None)
-        for version, event in enumerate(journal, 1):
-            if isinstance(event, ev.Claimed):
-                if driver in self.killed:
-                    judge.crashed()
-                driver = int(event.owner.split(":")[1])
-            judge.committed([event], version)
-            if isinstance(event, ev.StepStarted | ev.RollbackStepStarted):
-                phase = "forward" if isinstance(event, ev.StepStarted) else "rollback"
-                self.report.again[phase] += event.attempt > 1
-                started = (phase, event.step, event.position, event.visit, event.attempt)
-                if effect is not None and effect[:5] == started:
-                    judge.acted(effect)
-                    effect = next(todo, None)
-        if effect is not None:
-            raise Violation(f"invariant 2 durable before: the journal has no start, or not in this order, of {effect}")
-        judge.finished(judge.ended or "", judge.rollback)
+
+        def took_over_from_a_killed_one(seq: int, event: Event) -> bool:
+            nonlocal driver
+            if not isinstance(event, ev.Claimed):
+                return False
+            before, driver = driver, int(event.owner.split(":")[1])
+            return before in self.killed
+
+        judge_run(NAMES[: len(script.behaviours)], script.settings, journal, effects, took_over_from_a_killed_one)
+        for event in journal:
+            if isinstance(event, ev.StepStarted | ev.RollbackStepStarted) and event.attempt > 1:
+                self.report.again["forward" if isinstance(event, ev.StepStarted) else "rollback"] += 1
 
     def _judge_acknowledged(self, workflow_id: str, journal: Sequence[Event]) -> None:
         recorded: Counter[str] = Counter()
@@ -276,16 +268,16 @@ def effects_of(ledger: Path) -> dict[str, list[Effect]]:
 End = tuple[str, str, tuple[tuple[str, bool, str | None], ...]]
 
 
-def _end(run: Order) -> End:
+def end_of(run: Order) -> End:
     results = tuple((result.step, result.success, result.error) for result in run.results)
     return str(run.status), run.rollback_status, results
 
 
-async def _ends_without_kills(script: Script) -> list[End]:
-    """Return how a run of a script may end: as without kills, or as if a cancel had interrupted the step it hit."""
+async def ends_without_crashes(script: Script) -> list[End]:
+    """Return how a run of a script may end: as without crashes, or as if a cancel had interrupted the step it hit."""
     hit: tuple[Behaviour, ...] = tuple("interrupt" if how in CANCELS else how for how in script.behaviours)
     ends = []
     for behaviours in {script.behaviours, hit}:
         store: Persistence = InMemoryPersistence()
-        ends.append(_end(await bring_to_its_end("w", script._replace(behaviours=behaviours), store)))
+        ends.append(end_of(await bring_to_its_end("w", script._replace(behaviours=behaviours), store)))
     return ends

@@ -231,14 +231,18 @@ class LocalHost:
     # Interrupting the step that runs.
 
     def interrupt(self) -> None:
-        """Interrupt the step that runs, if one does; it is given time to end, and waited for.
+        """Interrupt the step that runs, if one does, for a cancel that was recorded.
 
         Does nothing to a step that calls it itself. One that was recorded to run and is not called yet (callbacks are
-        told first) is not called any more.
+        told first) is not called any more. Nor anything to a rollback: this driver has heard of the cancel by itself.
         """
         if self.action is None:
             self._cancelled_before = True
-            return
+        elif type(self.action) is RunStep:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Interrupt what runs; it is given time to end, and waited for."""
         if self._task is None or self._cancels or self._task is asyncio.current_task():
             return
         self._others_cancels = self._task.cancelling()
@@ -306,7 +310,7 @@ class LocalHost:
     def _lose(self, action: RunStep | RunRollback | None, error: LeaseLostError) -> None:
         if action is not None and self.action is action:
             self._lost = error
-            self.interrupt()
+            self._interrupt()
 
     async def release(self) -> None:
         """Let go of a run that is left before its end, so that it can be taken up at once."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from .arguments import make_parser
 from .context import Context
-from .exits import FAILED, INTERRUPTED, USAGE, code_of_error
+from .exits import FAILED, INTERRUPTED, USAGE, CommandError, code_of_error
 from .loading import said
 from .notices import show_notices
 from .terminal import Styled
@@ -63,7 +63,7 @@ def _tell(context: Context, error: Exception) -> int:
         for line in traceback.format_exc().splitlines():
             context.err.line(line)
     code = code_of_error(error)
-    foreseen = code != FAILED
+    foreseen = code != FAILED or isinstance(error, CommandError)
     message = str(error) if foreseen else f"{said(error)} (--debug shows the traceback)"
     context.err.line(Styled("error", "bad"), f": {message}")
     return code

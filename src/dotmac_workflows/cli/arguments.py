@@ -8,7 +8,6 @@ from .. import __version__
 from ..status import WorkflowStatus
 from . import operate, pictures, queries, run
 from .context import Context
-from .demo import script
 from .exits import EXIT_CODES
 from .loading import DB_VARIABLE
 
@@ -63,8 +62,14 @@ def make_parser(program: str) -> argparse.ArgumentParser:
 _Add = Callable[..., argparse.ArgumentParser]
 
 
+def _demo(context: Context) -> int:
+    from .demo.script import demo  # which no other command has to wait for
+
+    return demo(context)
+
+
 def _add_running(add: _Add) -> None:
-    command = add("demo", script.demo, "run sample orders, kill their worker, and show what became of them", db=False)
+    command = add("demo", _demo, "run sample orders, kill their worker, and show what became of them", db=False)
     command.add_argument(
         "--folder", metavar="DIR", help="where to keep the databases (default: a new temporary folder)"
     )
@@ -96,9 +101,9 @@ def _add_looking(add: _Add) -> None:
     command.add_argument("--after", metavar="ID", help="only those that come after this one")
     command = add("show", queries.show, "show the journal of a run: when, what, by whom", json=True)
     command.add_argument("id", metavar="ID")
-    command.add_argument("--svg", metavar="FILE", help="write its timeline as a picture, too")
-    command = add("diagram", pictures.diagram, "draw a plan, or a run and where it stands, as a Mermaid flowchart")
-    command.add_argument("subject", metavar="MODULE:CLASS | ID", help="a class, or a run of the database")
+    command.add_argument("--svg", metavar="FILE", help="write it as a picture instead; - for standard output")
+    command = add("diagram", pictures.diagram, "draw a plan, or where a run stands, as a Mermaid flowchart")
+    command.add_argument("what", metavar="MODULE:CLASS|ID", help=f"the run of an id in the database, or {_CLASS}")
     add("verify", queries.verify_store, "check every record of the database for damage", json=True)
 
 

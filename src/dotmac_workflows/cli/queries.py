@@ -15,7 +15,7 @@ from ..verification import verify
 from .context import Context
 from .exits import DONE, STORE, CommandError
 from .loading import WatchedStore, open_store
-from .pictures import write_timeline
+from .pictures import write_svg
 from .standing import PlainCodec, Standing, driver_of, not_found, what_next
 from .terminal import Column, Part, Styled, Table
 from .timeline import Row, body_of, timeline
@@ -193,7 +193,9 @@ def show(context: Context) -> int:
             standing = Standing(records, read_state(workflow_id, records, PlainCodec()), driver)
         except PersistenceError as error:
             damage = error
-        if context.arguments.json:
+        if context.arguments.svg is not None:
+            write_svg(context, workflow_id, records, context.arguments.svg)
+        elif context.arguments.json:
             context.print_json(
                 {
                     "workflow_id": workflow_id,
@@ -215,9 +217,6 @@ def show(context: Context) -> int:
             )
         else:
             _show_table(context, workflow_id, timeline(records), standing)
-        if context.arguments.svg is not None:
-            write_timeline(context.arguments.svg, workflow_id, records)
-            context.err.line(f"Its timeline is in {context.arguments.svg}.")
         if damage is not None:
             raise damage
         return DONE

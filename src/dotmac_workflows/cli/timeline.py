@@ -97,7 +97,7 @@ def _row(record: Record, body: dict[str, Any]) -> Row:
     row.step = step if isinstance(step, str) else ""
     row.attempt = attempt if isinstance(attempt, int) else None
     if isinstance(result, dict):
-        row.step = row.step or str(result.get("step", "")).removeprefix("rollback_")
+        row.step = row.step or str(result.get("step", ""))
         took = result.get("execution_time")
         row.took = took if isinstance(took, int | float) else None
         row.detail = "" if record.kind == "rollback_step_skipped" else outcome(result)

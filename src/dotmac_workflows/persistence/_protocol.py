@@ -1,8 +1,8 @@
 """What a backend has to do, and the rows that it is given.
 
 A backend stores rows. It never sees a domain event and never serialises: bodies come as JSON text, ready made. Three
-methods make one (`Persistence`); `Leases` and `Queries` are capabilities of their own, found by looking for their
-methods, and what needs a missing one says so by name when it starts.
+methods make one (`Persistence`); `Leases`, `Queries` and `Checks` are capabilities of their own, found by looking for
+their methods, and what needs a missing one says so by name when it starts.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`diagram` and `show --svg`: of a class, of a run, and of what cannot be drawn."""
+"""diagram, and show with --svg."""
 
 import asyncio
 import sqlite3
@@ -78,22 +78,24 @@ def test_nothing_to_draw(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOTMAC_WORKFLOWS_DB")
     answer = cli("diagram", "order-9")
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == "error: No database is named. Give --db FILE, or set DOTMAC_WORKFLOWS_DB.\n"
+    assert answer.err == "error: 'order-9' names no class, and no database is named. Give --db FILE, or MODULE:CLASS.\n"
 
 
-def test_the_timeline_of_a_run_as_a_picture(cli: Cli, shop: Path) -> None:
+def test_a_timeline_goes_to_a_file(cli: Cli, shop: Path) -> None:
     cli("run", "shop:Order", "--id", "order-1", "--metadata", {"fail_in": "ship"})
-    shown = cli("show", "order-1")
     answer = cli("show", "order-1", "--svg", "order.svg")
-    assert (answer.code, answer.out, answer.err) == (0, shown.out, "Its timeline is in order.svg.\n")
-    assert (shop / "order.svg").read_text(encoding="utf-8") == stored(shop, "order-1")[1]
+    assert (answer.code, answer.out, answer.err) == (0, "Written to order.svg.\n", "")
+    picture = stored(shop, "order-1")[1]
+    assert (shop / "order.svg").read_text(encoding="utf-8") == picture
+    answer = cli("show", "order-1", "--svg", "-")
+    assert (answer.code, answer.out, answer.err) == (0, picture, "")
 
 
-def test_a_picture_that_cannot_be_written(cli: Cli) -> None:
+def test_a_file_that_cannot_be_written(cli: Cli) -> None:
     cli("run", "shop:Order", "--id", "order-1")
     answer = cli("show", "order-1", "--svg", "nowhere/order.svg")
-    assert answer.code == 2
-    assert answer.err == "error: 'nowhere/order.svg' cannot be written: No such file or directory. Give another file.\n"
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == "error: The picture cannot be written to 'nowhere/order.svg': No such file or directory.\n"
 
 
 def test_a_damaged_journal_is_drawn_and_said_to_be_damaged(cli: Cli, shop: Path) -> None:
