@@ -59,6 +59,13 @@ def test_an_id_that_looks_like_a_class_is_a_run(cli: Cli, shop: Path) -> None:
     assert (answer.code, answer.out) == (0, stored(shop, "shop:Order")[0])
 
 
+def test_a_class_that_needs_more_is_told_so(cli: Cli) -> None:
+    answer = cli("diagram", "shop:Needy")
+    assert (answer.code, answer.out) == (2, "")
+    assert "cannot be made with workflow_id, persistence: missing a required argument: 'gateway'" in answer.err
+    assert answer.err.count("\n") == 1
+
+
 def test_nothing_to_draw(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = cli("diagram", "order-9")
     assert (answer.code, answer.out) == (4, "")
