@@ -262,7 +262,8 @@ def test_ctrl_c_on_a_terminal(folder: Path) -> None:
     screen.until("inside reserve\r\n")
     screen.type("\x03")
     assert screen.end() == 130
-    assert "^C\r\nInterrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown
+    # The terminal's own echo of the key may come before, between or after.
+    assert "Interrupted; 'order-1' is let go. To go on where it stopped: " in screen.shown.replace("^C", "")
     assert "Traceback" not in screen.shown
 
 
