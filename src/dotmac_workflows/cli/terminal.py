@@ -51,7 +51,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.is_terminal: bool = stream.isatty() and os.environ.get("TERM") != "dumb"
         """Whether a line can be begun and finished later."""
         self._colour = self.is_terminal and not os.environ.get("NO_COLOR")
         self._begun = 0

@@ -21,7 +21,7 @@ Change = Callable[[sqlite3.Connection], str]
 
 def sample_orders() -> list[dict[str, Any]]:
     """Return the orders that ship with the package."""
-    text = resources.files(__package__).joinpath("orders.json").read_text(encoding="utf-8")
+    text = resources.files("dotmac_workflows.cli.demo").joinpath("orders.json").read_text(encoding="utf-8")
     orders: list[dict[str, Any]] = json.loads(text)["orders"]
     return orders
 
