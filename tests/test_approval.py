@@ -22,6 +22,7 @@ from workflows import (
     ABC,
     Backend,
     Failing,
+    Held,
     Order,
     Store,
     asks,
@@ -30,6 +31,7 @@ from workflows import (
     kinds,
     nothing,
     seen,
+    steps_of,
     within,
 )
 
@@ -309,6 +311,30 @@ async def test_an_approver_who_loaded_gate_1_does_not_approve_gate_2(store: Stor
         await getattr(late, verb)(actor="owner@example.com")
     assert seen(await Order.load("order-1", store)) == ("waiting_approval", ["a", "b"])
     assert order.ledger == ["a", "b"]
+
+
+async def test_a_late_decision_is_told_of_the_gate_that_its_caller_saw_not_of_a_later_one(store: Store) -> None:
+    order = await waiting(Backend(store), "a", "b")
+    late = await Order.load("order-1", store, does=order.does)
+    await order.approve_and_continue(actor="lead@example.com")
+    await order.reject_and_cancel("no", actor="owner@example.com")
+    with pytest.raises(AlreadyDecidedError, match=r"of step 'a': it was approved by lead@example\.com") as caught:
+        await late.approve_and_continue(actor="third@example.com")
+    assert (caught.value.step, caught.value.actor, caught.value.verdict) == ("a", "lead@example.com", "approved")
+
+
+async def test_the_same_verdict_again_is_answered_also_while_somebody_drives_the_run(store: Store) -> None:
+    held = Held()
+    order = await waiting(Backend(store))
+    order.does = {"b": held}
+    again = await Order.load("order-1", store)
+    task = asyncio.create_task(order.approve_and_continue(actor="lead@example.com"))
+    await within(held.running.wait())
+    assert steps_of(await again.approve_and_continue(actor="lead@example.com")) == ["a"]
+    assert again.status is WorkflowStatus.RUNNING
+    held.go.set()
+    await within(task)
+    assert (seen(order), order.ledger) == (("completed", ["a", "b", "c"]), ["a", "b", "c"])
 
 
 async def test_the_same_actor_who_saw_gate_1_is_answered_and_gate_2_stays_closed(store: Store) -> None:

@@ -301,6 +301,27 @@ async def test_a_callback_that_ends_the_process_ends_it_and_the_run_is_resumable
     assert (seen(again), again.ledger) == (("completed", ["a", "b"]), ["a", "b"])
 
 
+async def test_a_task_that_is_cancelled_in_a_callback_is_cancelled_and_the_run_is_resumable(backend: Backend) -> None:
+    """Invariant 17."""
+    order = backend.order(["a", "b"])
+    waits = asyncio.Event()
+
+    async def slow(step: str) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    order.on_step_started = slow
+    task = asyncio.create_task(order.execute())
+    await within(waits.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(task)
+    assert (seen(order), order.ledger) == (("running", []), [])
+    order.on_step_started = None
+    await order.resume()
+    assert (seen(order), order.ledger) == (("completed", ["a", "b"]), ["a", "b"])
+
+
 async def test_a_slow_callback_of_another_workflow_holds_nothing_up(store: Store) -> None:
     stuck, go = asyncio.Event(), asyncio.Event()
 

@@ -74,6 +74,37 @@ async def test_execution_time_is_seconds_of_the_injected_clock(backend: Backend)
     assert [event.at - clock.time_ns() // 1000 for event in await events(order)][-1] == -100_000_000
 
 
+async def test_execution_time_is_set_however_a_step_ends_and_for_rollbacks_too(backend: Backend) -> None:
+    clock = FakeClock()
+
+    def takes(seconds: float, then: Behaviour) -> Behaviour:
+        def behaviour(workflow: Order, name: str) -> Any:
+            clock.advance(seconds)
+            return then(workflow, name)
+
+        return behaviour
+
+    order = backend.order(
+        ["a", "b", "c"],
+        does={
+            "a": takes(1, asks),
+            "b": takes(2, lambda workflow, name: WorkflowResult(True, "elsewhere", execution_time=9)),
+            "c": takes(3, raises(OSError("down"))),
+            "rollback_b": takes(4, nothing),
+            "rollback_a": takes(5, fails()),
+        },
+    )
+    order.runtime = Runtime(clock=clock)
+    results = await order.execute()
+    assert [(result.step, result.execution_time) for result in results] == [
+        ("a", 1),
+        ("b", 2),
+        ("c", 3),
+        ("rollback_b", 4),
+        ("rollback_a", 5),
+    ]
+
+
 async def test_a_failed_step_ends_the_run_failed(backend: Backend) -> None:
     order = backend.order(does={"b": fails("declined", "no funds")})
     order.configure(rollback_on_failure=False)

@@ -357,8 +357,9 @@ async def test_without_a_persistence_a_run_that_ended_may_be_set_and_run_again()
     order = Order("order-1", ["a", "b"])
     await order.execute()
     order.status, order.current_step_index, order.results = WorkflowStatus.PENDING, 0, []
+    order.steps.append("c")
     await order.execute()
-    assert (seen(order), order.ledger) == (("completed", ["a", "b"]), ["a", "b", "a", "b"])
+    assert (seen(order), order.ledger) == (("completed", ["a", "b", "c"]), ["a", "b", "a", "b", "c"])
 
 
 async def test_while_one_verb_waits_for_the_step_another_may_look_but_not_set(backend: Backend) -> None:
