@@ -10,6 +10,7 @@ from dotmac_workflows import (
     JournalCorruptError,
     LeaseLostError,
     Persistence,
+    PersistenceError,
     Recovered,
     SQLitePersistence,
     Workflow,
@@ -23,7 +24,7 @@ from dotmac_workflows import (
 )
 from dotmac_workflows._core.codec import encode
 from dotmac_workflows._core.events import StepStarted
-from dotmac_workflows.persistence import InMemoryPersistence
+from dotmac_workflows.persistence import Header, InMemoryPersistence
 from dotmac_workflows.values import Codec
 from workflows import (
     ABC,
@@ -32,6 +33,7 @@ from workflows import (
     Held,
     Order,
     Store,
+    Wrapper,
     asks,
     crashed_after,
     fails,
@@ -476,6 +478,26 @@ async def test_recover_cancelled_lets_its_runs_go_and_they_can_be_recovered_agai
     assert [await store.lease(f"order-{n}") for n in range(3)] == [None] * 3
     held.go.set()
     assert len(await within(recover(store, [Noted]))) == 3
+
+
+@pytest.mark.parametrize("page", [1, 2])
+async def test_a_store_that_cannot_be_listed_any_more_is_said_and_what_was_begun_is_finished(
+    store: Store, page: int
+) -> None:
+    await left_by_a_crash(store, "order-1")
+
+    class Unlisted(Wrapper):
+        asked = 0
+
+        async def find(self, **how: Any) -> list[Header]:
+            self.asked += 1
+            if self.asked == page:
+                raise PersistenceError("unplugged")
+            return await super().find(**how)
+
+    with pytest.raises(PersistenceError, match="unplugged"):
+        await within(recover(Unlisted(store), [Noted], concurrency=1))
+    assert Noted.ledger == (["a"] if page == 1 else ["a", "b", "c"])
 
 
 async def test_recover_by_two_at_once_runs_each_once(store: Store) -> None:

@@ -48,6 +48,7 @@ async def recover(
 
     Raises:
         WorkflowConfigurationError: The store cannot find runs, or cannot tell which are driven.
+        PersistenceError: The store cannot be listed; what was begun by then was carried on.
     """
     if not isinstance(persistence, Queries) or not isinstance(persistence, Leases):
         missing = "find (Queries)" if not isinstance(persistence, Queries) else "lease and renew (Leases)"
@@ -69,10 +70,16 @@ async def recover(
         finally:
             places.release()
 
+    unlisted: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        async for header in headers(persistence, status=WorkflowStatus.RUNNING):
-            await places.acquire()
-            tasks.create_task(carry_on(header))
+        try:
+            async for header in headers(persistence, status=WorkflowStatus.RUNNING):
+                await places.acquire()
+                tasks.create_task(carry_on(header))
+        except Exception as error:
+            unlisted = error  # what was begun goes on to its end first, and no group is made of one error
+    if unlisted is not None:
+        raise unlisted
     return outcomes
 
 
