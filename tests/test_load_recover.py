@@ -284,6 +284,25 @@ async def test_recover_takes_classes_and_functions_together_and_asks_each_for_it
     assert made == ["invoice-1"]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+async def test_recover_gives_a_run_to_its_own_class_before_a_subclass_of_it(store: Store, turned: bool) -> None:
+    class Base(Order):
+        async def execute_step(self, step: str) -> WorkflowResult:
+            return WorkflowResult(True, step, {"by": type(self).__name__})
+
+    class Better(Base):
+        pass
+
+    await crashed_after(store, 2, lambda failing: Base("order-1", ABC, persistence=failing))
+    makers = [Better, Base] if turned else [Base, Better]
+    (outcome,) = await recover(store, makers)
+    loaded = await Base.load("order-1", store)
+    assert (outcome.status, loaded.results[-1].data) == (WorkflowStatus.COMPLETED, {"by": "Base"})
+    await crashed_after(store, 2, lambda failing: Base("order-2", ABC, persistence=failing))
+    await recover(store, [Better])
+    assert (await Base.load("order-2", store)).results[-1].data == {"by": "Better"}
+
+
 async def test_recover_leaves_runs_of_other_types_alone(store: Store) -> None:
     class Other(Workflow):
         pass

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from dotmac_workflows import WorkflowConfigurationError, WorkflowExecutionError, WorkflowResult, WorkflowStatus
+from dotmac_workflows import (
+    AlreadyDecidedError,
+    WorkflowConfigurationError,
+    WorkflowExecutionError,
+    WorkflowResult,
+    WorkflowStatus,
+)
 from dotmac_workflows._core.events import WorkflowStarted
 from workflows import Backend, Held, Order, Store, asks, events, fails, kinds, seen, steps_of, within
 
@@ -351,6 +357,57 @@ async def test_without_a_persistence_metadata_may_change_while_it_runs() -> None
     assert (order.metadata, shared, order.status) == ({"n": 3}, {"n": 3}, WorkflowStatus.COMPLETED)
     order.metadata = {"n": 9}
     assert (order.metadata, seen(order)) == ({"n": 9}, ("completed", ["a", "b"]))
+
+
+async def test_without_a_persistence_metadata_may_be_replaced_while_it_runs() -> None:
+    def replaces(workflow: Order, name: str) -> WorkflowResult:
+        workflow.metadata = {"n": 2}
+        return WorkflowResult(True, name)
+
+    order = Order("order-1", ["a", "b"], {"n": 1}, does={"a": replaces})
+    await order.execute()
+    assert (order.metadata, seen(order)) == ({"n": 2}, ("completed", ["a", "b"]))
+    assert (await kinds(order))[-1] == "WorkflowCompleted"
+
+
+async def test_without_a_persistence_a_run_that_waits_may_be_set_and_still_be_approved() -> None:
+    order = Order("order-1", ["a", "b", "c"], does={"a": asks, "b": asks})
+    order.configure(require_approval=True)
+    await order.execute()
+    await order.approve_and_continue()
+    assert order.pending_approval_step == "b"
+    order.approval_data = {"by": "hand"}
+    await order.approve_and_continue({"n": 1})
+    assert (seen(order), order.ledger, order.approval_data) == (
+        ("completed", ["a", "b", "c"]),
+        ["a", "b", "c"],
+        {"n": 1},
+    )
+
+
+async def test_a_status_set_after_a_failed_validation_is_a_draft_like_any_other(backend: Backend) -> None:
+    order = backend.order([])
+    await order.execute()
+    assert order.is_failed
+    order.steps = ["a", "b"]
+    order.status, order.results = WorkflowStatus.COMPLETED, [WorkflowResult(True, "a"), WorkflowResult(True, "b")]
+    assert steps_of(await order.execute()) == ["a", "b"]
+    assert (seen(order), order.ledger) == (("completed", ["a", "b"]), [])
+
+
+async def test_the_gate_of_a_draft_is_the_first_and_the_next_one_is_another(store: Store) -> None:
+    order = Backend(store).order(does={"b": asks})
+    order.configure(require_approval=True)
+    order.status, order.pending_approval_step = WorkflowStatus.WAITING_APPROVAL, "a"
+    order.results = [WorkflowResult(True, "a")]
+    await order.approve_and_continue(actor="lead@example.com")
+    assert (seen(order), order.pending_approval_step) == (("waiting_approval", ["a", "b"]), "b")
+    late = Backend(store).order()
+    late.status, late.pending_approval_step = WorkflowStatus.WAITING_APPROVAL, "a"
+    late._workflow_view.gate = 1  # as an object that was loaded while the run waited there would have it
+    with pytest.raises(AlreadyDecidedError, match="of step 'a'"):
+        await late.approve_and_continue(actor="owner@example.com")
+    assert order.ledger == ["b"]
 
 
 async def test_without_a_persistence_a_run_that_ended_may_be_set_and_run_again() -> None:

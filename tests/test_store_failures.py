@@ -100,7 +100,9 @@ class CancelledAt(Wrapper):
 
 
 @pytest.mark.parametrize("at", range(1, 7))
-async def test_execute_never_raises_while_the_fate_of_a_write_is_unknown(store: Store, at: int) -> None:
+async def test_execute_never_raises_while_the_fate_of_a_write_is_unknown(
+    store: Store, at: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Invariant 16: a task that is cancelled in the middle of an append learns first what became of it."""
     wrapped = CancelledAt(store)
     wrapped.at = at
@@ -117,6 +119,7 @@ async def test_execute_never_raises_while_the_fate_of_a_write_is_unknown(store: 
     assert await store.read("order-1") == after
     assert await store.lease("order-1") == lease
     assert lease is None
+    assert "could not be let go" not in caplog.text
     again = Order("order-1", ABC, persistence=store, does=DOES, ledger=order.ledger)
     await again.execute()
     assert seen(again) == ("failed", ["a", "b", "c!", "rollback_b", "rollback_a"])
