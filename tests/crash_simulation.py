@@ -3,7 +3,7 @@
 A `Script` says what the world does to a run: how each step and each rollback step ends, who approves, rejects, cancels
 and pauses, and whether somebody retries. A `World` plays it, with the loop of the engine and a host of its own: every
 commit and every effect is a *point* where the driver can be lost, and another one then takes over from what was
-committed. A schedule is the numbers of the points at which that happens. `crash_judge` looks on.
+committed. A schedule is the numbers of the points at which that happens. `testing._judge` looks on.
 
 The coroutine of the loop is driven by hand (nothing in it waits), so that a schedule costs a fraction of a
 millisecond.
@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from crash_judge import Effect, Judge, Violation
 from dotmac_workflows._core import commands
 from dotmac_workflows._core.actions import RunRollback, RunStep, Wait
 from dotmac_workflows._core.decide import interrupted
@@ -22,6 +21,7 @@ from dotmac_workflows._core.state import RunState, replay
 from dotmac_workflows._run.drive import Conflict, drive
 from dotmac_workflows.result import WorkflowResult
 from dotmac_workflows.status import WorkflowStatus
+from dotmac_workflows.testing._judge import Effect, Judge, Violation
 
 Behaviour: TypeAlias = Literal[
     "ok",

@@ -1,6 +1,6 @@
 """What the engine does when its store fails: at every single call, before it wrote or after, at once or after a hang.
 
-Judged by the promises (`crash_judge`), on what the store holds and on a ledger of effects, not by a clean run alone.
+Judged by the promises (`testing._judge`), on what the store holds and on a ledger of effects, not by a clean run alone.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-from crash_judge import Effect, Judge
 from dotmac_workflows import (
     ConcurrencyError,
     InMemoryPersistence,
@@ -33,6 +32,7 @@ from dotmac_workflows._core import codec
 from dotmac_workflows._core.events import Settings
 from dotmac_workflows.persistence import Header, Lease, LeaseChange, Leases, Persistence, Queries, Record
 from dotmac_workflows.testing import FakeClock
+from dotmac_workflows.testing._judge import Effect, Judge
 from dotmac_workflows.values import Codec
 from scripted import Scripted, kinds, ran, shape
 from workflows import Store

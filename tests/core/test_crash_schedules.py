@@ -11,7 +11,6 @@ import pytest
 
 import dotmac_workflows._run.drive as loop
 from campaigns import schedules as campaign
-from crash_judge import Violation
 from crash_simulation import every_schedule, sampled_schedules, scripts
 from dotmac_workflows._core import commands
 from dotmac_workflows._core import events as ev
@@ -20,6 +19,7 @@ from dotmac_workflows._core.decide import decide
 from dotmac_workflows._core.events import Event
 from dotmac_workflows._core.state import FOLD, RunState
 from dotmac_workflows.status import WorkflowStatus
+from dotmac_workflows.testing._judge import Violation
 
 SEED = 20_260_701
 

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import crash_judge
 from crash_simulation import Script, SimulatedHost, World, scripts
 from dotmac_workflows import Workflow, verify
 from dotmac_workflows._core import actions, codec
@@ -35,6 +34,7 @@ from dotmac_workflows.errors import (
 from dotmac_workflows.persistence import Header, InMemoryPersistence, LeaseChange, Record
 from dotmac_workflows.result import WorkflowResult
 from dotmac_workflows.status import WorkflowStatus
+from dotmac_workflows.testing import _judge
 from dotmac_workflows.values import Codec
 
 SEED = 20_260_702
@@ -61,7 +61,7 @@ def test_every_event_of_the_module_is_an_event() -> None:
 def test_every_event_is_folded_written_and_judged() -> None:
     assert set(FOLD) == set(EVENT_TYPES)
     assert set(codec._EVENTS) == set(EVENT_TYPES)
-    assert set(crash_judge._RULES) == set(EVENT_TYPES)
+    assert set(_judge._RULES) == set(EVENT_TYPES)
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)

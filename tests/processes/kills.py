@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crash_judge import Effect, Violation, judge_run
 from crash_simulation import CANCELS, Behaviour, Script, scripts
 from dotmac_workflows import InMemoryPersistence, SQLitePersistence, verify
 from dotmac_workflows._core import codec
 from dotmac_workflows._core import events as ev
 from dotmac_workflows._core.events import Event
 from dotmac_workflows.persistence import Persistence
+from dotmac_workflows.testing._judge import Effect, Violation, judge_run
 from dotmac_workflows.values import Codec
 from processes.orders import NAMES, Order, bring_to_its_end, to_json
 

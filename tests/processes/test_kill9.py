@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from campaigns import kills as campaign
-from crash_judge import Violation
+from dotmac_workflows.testing._judge import Violation
 from processes.kills import Lane, Report, run_lane
 
 SEED = 20_260_703

@@ -8,9 +8,9 @@ comparison with a run without crashes comes on top, and alone would let a wrong 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from dotmac_workflows._core import events as ev
-from dotmac_workflows._core.events import Event, RollbackStepStarted, Settings, StepStarted
-from dotmac_workflows.result import WorkflowResult
+from .._core import events as ev
+from .._core.events import Event, RollbackStepStarted, Settings, StepStarted
+from ..result import WorkflowResult
 
 Phase: TypeAlias = Literal["forward", "rollback"]
 
