@@ -8,7 +8,7 @@ class itself stay as they were.
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from types import FunctionType
 from typing import Any, Protocol, TypeVar, cast
 
@@ -33,11 +33,18 @@ class Observer(Protocol):
 def watch(world: object, observer: Observer) -> None:
     """Tell `observer` of every call of a public method of `world` and of the objects in it."""
     for owner in _owners(world):
-        names = {name for name in dir(type(owner)) if isinstance(inspect.getattr_static(type(owner), name), FunctionType)}
-        names.update(name for name, item in attributes(owner) if isinstance(item, FunctionType))
-        for name in sorted(names):
-            if not name.startswith("_"):
+        for name in _methods(type(owner)):
+            _wrap(owner, name, observer)
+        for name, item in attributes(owner):
+            if isinstance(item, FunctionType) and not name.startswith("_") and not hasattr(item, "__wrapped__"):
                 _wrap(owner, name, observer)
+
+
+@functools.cache
+def _methods(kind: Hashable) -> tuple[str, ...]:
+    """Return the public methods of a class, in the order of their names."""
+    names = (name for name in dir(kind) if not name.startswith("_"))
+    return tuple(name for name in names if isinstance(inspect.getattr_static(kind, name), FunctionType))
 
 
 def _owners(world: object) -> Iterator[object]:

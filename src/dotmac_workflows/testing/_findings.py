@@ -7,8 +7,9 @@ from .._core.events import RollbackStepSkipped, RollbackStepStarted
 from ..status import WorkflowStatus
 from . import _words as words
 from ._picture import differences
+from ._process import Ending
 from ._schedule import Schedule
-from ._stage import Ending, Stage
+from ._stage import Stage
 from .report import ProofError
 
 
@@ -118,9 +119,7 @@ _FAULTS = {
 }
 
 
-_STATE = (
-    "What a step keeps in the object is lost with the process: return it in `data`, and read it from `results`."
-)
+_STATE = "What a step keeps in the object is lost with the process: return it in `data`, and read it from `results`."
 
 
 def explain(
@@ -204,19 +203,15 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
             "The crash left it unknown whether the step had its effect: self.step_context.outcome_unknown says so to "
             "its rollback, which has to look whether there is anything to undo."
         )
-    return (
-        f"Nothing ran twice, so what differs is what the new process does not know. {_STATE}"
-    )
+    return f"Nothing ran twice, so what differs is what the new process does not know. {_STATE}"
 
 
 def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Finding) -> str:
     if finding.kind == "clean":
-        return (
-            f"{_STATE} If the run is meant to end so, say it: Scenario(..., ends=...)."
-        )
+        return f"{_STATE} If the run is meant to end so, say it: Scenario(..., ends=...)."
     if finding.kind not in ("not undone", "incomplete"):
         return ""
-    skipped = [event.result.step.removeprefix("rollback_") for event in stage.events if _skipped(event)]
+    skipped = [e.result.step.removeprefix("rollback_") for e in stage.events if isinstance(e, RollbackStepSkipped)]
     undone = [event.step for event in stage.events if isinstance(event, RollbackStepStarted)]
     if skipped:
         return f"{', '.join(map(repr, skipped))} has no rollback: write one, or let observe leave out what may stay."
@@ -226,8 +221,3 @@ def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Findi
             "back everything that the step did."
         )
     return "No step was undone: a step that fails has to leave nothing behind."
-
-
-def _skipped(event: object) -> bool:
-    return isinstance(event, RollbackStepSkipped)
-

@@ -6,7 +6,7 @@ random and differs from run to run; wherever a text holds it, the picture holds 
 """
 
 import types
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from enum import Enum
 from typing import Any
 
@@ -69,9 +69,8 @@ class _Camera:
             return sorted((self.of(item) for item in value), key=repr)
         if isinstance(value, list | tuple):
             return [self.of(item) for item in value]
-        if not hasattr(value, "__dict__") and not _slots(value):
-            items = iter(value) if hasattr(type(value), "__iter__") and hasattr(type(value), "__len__") else None
-            return repr(value) if items is None else [self.of(item) for item in items]
+        if isinstance(value, Collection) and not hasattr(value, "__dict__"):
+            return [self.of(item) for item in value]
         shown = Shown(type(value).__name__)
         for name, item in attributes(value):
             if not name.startswith("_") and not isinstance(item, _NOT_STATE):

@@ -11,10 +11,8 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from .._core import codec
 from .._core.events import (
@@ -38,158 +36,21 @@ from ..errors import (
     WorkflowConfigurationError,
     WorkflowExecutionError,
 )
-from ..persistence import Header, InMemoryPersistence, Lease, LeaseChange, Record
-from ..result import WorkflowResult
+from ..persistence import InMemoryPersistence, Record
 from ..status import WorkflowStatus
 from . import _words as words
 from ._effects import watch
 from ._judge import Effect, Judge, Violation
-from ._picture import picture, short
+from ._picture import picture
+from ._process import APPROVER, OTHER, WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock
 from ._schedule import GATES, Departure, DepartureKind, Fault, Schedule
+from ._steps import Steps
 from .scenario import Scenario
 
 W = TypeVar("W")
 
-WORKFLOW_ID = "proof"
-APPROVER, OTHER = "approver@example.com", "other@example.com"
-MONDAY = datetime(2026, 1, 5, 9, tzinfo=UTC)  # when every run begins
 _MOST_VERBS = 60  # more than any run takes: one that gets there does not end
 _MOST_POINTS = 20_000
-
-_inside: "ContextVar[Process | None]" = ContextVar("inside a step of", default=None)
-
-
-class Crash(BaseException):
-    """The process is gone."""
-
-
-class Broken(Exception):  # noqa: N818 - what it says is what it is
-    """What a schedule must not lead to."""
-
-    def __init__(self, what: str, cause: BaseException | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.cause = cause
-
-
-class Ending(NamedTuple):
-    """How a run ended, without what two right runs may differ in: times, keys, wording."""
-
-    status: WorkflowStatus
-    rollback_status: str
-    results: tuple[tuple[str, bool, str | None], ...]
-    world: object
-    """The picture of it."""
-
-
-class StageClock:
-    """Begins at the same instant in every run, goes with the loop, and jumps where it is told."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._source = monotonic
-        self._origin = monotonic()
-        self._jumped = 0.0
-
-    def advance(self, seconds: float) -> None:
-        """Jump."""
-        self._jumped += seconds
-
-    def monotonic(self) -> float:
-        """See `Clock.monotonic`."""
-        return self._source() - self._origin + self._jumped
-
-    def time_ns(self) -> int:
-        """See `Clock.time_ns`."""
-        return int(MONDAY.timestamp()) * 1_000_000_000 + round(self.monotonic() * 1_000_000_000)
-
-
-class Process:
-    """One life of one process, and the store as it sees it."""
-
-    def __init__(self, stage: "Stage[Any]", number: int) -> None:
-        self.stage = stage
-        self.number = number
-        self.dead = False
-        self.frozen = False
-        self.token: str | None = None
-        """The lease that it drives by."""
-        self.undoing = False
-        """Whether a rollback step of the user's runs in it."""
-        self.step = ""
-        """The step, or the step undone, that runs in it."""
-        self.depth = 0
-        """How many calls of the world are under way, one inside the other."""
-        self.calls: list[Call] = []
-        """Those that the step made, without those inside others."""
-
-    def must_live(self) -> None:
-        """Raise where nothing can have an effect any more."""
-        if self.dead:
-            raise Crash
-
-    # The store.
-
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
-        """See `Persistence.append`."""
-        stage = self.stage
-        self.must_live()
-        events = stage.decoded(records)
-        await stage.decision_under_way(self, events)
-        await stage.point(self, Place("before", "append", "", events))
-        await stage.store.append(
-            workflow_id, records, expected_version=expected_version, header=header, lease=lease
-        )
-        if lease is not None:
-            self.token = lease.token
-        stage.recorded(events, header.version)
-        await stage.point(self, Place("after", "append", "", events))
-
-    async def read(self, workflow_id: str, *, after: int = 0) -> list[Record]:
-        """See `Persistence.read`."""
-        self.must_live()
-        return await self.stage.store.read(workflow_id, after=after)
-
-    async def delete(self, workflow_id: str) -> bool:
-        """See `Persistence.delete`."""
-        raise WorkflowConfigurationError("prove() does not let a workflow be deleted while it is proved.")
-
-    async def lease(self, workflow_id: str) -> Lease | None:
-        """See `Leases.lease`."""
-        self.must_live()
-        return await self.stage.store.lease(workflow_id)
-
-    async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
-        """See `Leases.renew`."""
-        self.must_live()
-        if self.frozen:
-            raise ConcurrencyError("A frozen process renews nothing.", workflow_id=workflow_id)
-        return await self.stage.store.renew(workflow_id, token, expires_at)
-
-
-@dataclass(slots=True)
-class Call:
-    """A call that a step made of its world."""
-
-    said: str
-    answer: str | None = None
-
-
-class Place(NamedTuple):
-    """Where a point is."""
-
-    when: Literal["before", "after"]
-    what: Literal["append", "step", "rollback", "call"]
-    step: str
-    detail: Any = None
-    """The events of an append, the name of a call."""
 
 
 class Sleeper(NamedTuple):
@@ -198,6 +59,9 @@ class Sleeper(NamedTuple):
     process: Process
     task: "asyncio.Task[object]"
     thawed: "asyncio.Future[None]"
+
+
+Verb: TypeAlias = tuple[str, Callable[[Workflow], Awaitable[object]]]
 
 
 class Stage(Generic[W]):
@@ -210,6 +74,7 @@ class Stage(Generic[W]):
         only_again: Take the clock back when the step that the crash hit is over.
         tell: Told the lines of the timeline; None: nobody wants them.
         set_wall_clock: Told the instant, in nanoseconds since 1970 UTC, before the user's code runs.
+        known: Records that were decoded before: other schedules write most of the same ones.
     """
 
     def __init__(
@@ -221,6 +86,7 @@ class Stage(Generic[W]):
         only_again: bool = False,
         tell: Callable[[str], None] | None = None,
         set_wall_clock: Callable[[int], None] | None = None,
+        known: dict[tuple[str, str], Event] | None = None,
     ) -> None:
         self.scenario = scenario
         self.schedule = schedule
@@ -237,6 +103,8 @@ class Stage(Generic[W]):
         """Whether a crash hit a step that had changed the world; known where `only_again` is set."""
         self.calls: dict[str, list[list[Call]]] = {}
         """The calls that steps made of their world, by idempotency key and attempt; of schedules with faults."""
+        self.tells = tell is not None
+        self._steps = Steps(self)
         self._outage = outage
         self._only_again = only_again
         self._late = False
@@ -245,12 +113,13 @@ class Stage(Generic[W]):
         self._set_wall_clock = set_wall_clock
         self._faults = {fault.point: fault for fault in schedule.faults}
         self._freezes = any(fault.kind == "freeze" for fault in schedule.faults)
+        self._known = known if known is not None else {}
         self._judge: Judge | None = None
         self._broken: Violation | None = None
         self._process: Process | None = None
         """The one whose points count."""
         self._processes = 0
-        self._happened: set[Departure] = set()
+        self.happened: set[Departure] = set()
         self._froze: asyncio.Future[asyncio.Future[None]] | None = None
         self._sleepers: list[Sleeper] = []
         self._loser_told = False
@@ -269,7 +138,7 @@ class Stage(Generic[W]):
         with entered as world:
             self.world: W = world
             self.initial = await self._shown()
-            watch(world, self)
+            watch(world, self._steps)
             await self._to_the_end()
             while self._sleepers:
                 await self._wake()
@@ -287,11 +156,11 @@ class Stage(Generic[W]):
             verb = self._next_verb()
             if verb is None:
                 return
-            self._process = self._new_process()
+            self._process = self.new_process()
             await self._live(self._process, *verb)
         raise Broken(f"the run did not end: it is {self.state.status} after {_MOST_VERBS} verbs")
 
-    def _next_verb(self) -> "Verb | None":
+    def _next_verb(self) -> Verb | None:
         """Return what somebody does next; None: nobody does anything more."""
         state = self.state
         match state.status:
@@ -302,11 +171,11 @@ class Stage(Generic[W]):
             case WorkflowStatus.WAITING_APPROVAL:
                 return self._decision()
         retried = any(isinstance(event, RollbackRetried) for event in self.events)
-        if state.rollback_status == "incomplete" and self._departure(("undo-fails",)) and not retried:
+        if state.rollback_status == "incomplete" and self.departure(("undo-fails",)) and not retried:
             return "retry_rollback()", Workflow.retry_rollback
         return None
 
-    def _decision(self) -> "Verb":
+    def _decision(self) -> Verb:
         departure = self._gate()
         approval = self.scenario.approval
         match departure.kind if departure else None:
@@ -329,7 +198,7 @@ class Stage(Generic[W]):
         await workflow.approve_and_continue(approval, actor=APPROVER)
         await workflow.approve(approval, actor=APPROVER)
         try:
-            await self.make(self._new_process()).approve(approval, actor=OTHER)
+            await self.make(self.new_process()).approve(approval, actor=OTHER)
         except AlreadyDecidedError:
             return
         raise Broken(f"{OTHER} approved a gate that {APPROVER} had approved, and was not told so")
@@ -344,7 +213,7 @@ class Stage(Generic[W]):
             else:
                 await verb(workflow)
         except AlreadyDecidedError as error:
-            if not self._departure(("reject-first", "approve-first")) in self._happened:
+            if self.departure(("reject-first", "approve-first")) not in self.happened:
                 raise Broken(f"{name} raised {words.error(error)}", error) from error
             self._loser_told = True
             self.say("    is told that somebody else decided first")
@@ -391,51 +260,47 @@ class Stage(Generic[W]):
         runtime = workflow.runtime
         if id(runtime) not in self._runtimes:
             self._runtimes[id(runtime)] = replace(runtime, clock=self.clock)
-        vars(workflow).update(
-            runtime=self._runtimes[id(runtime)],
-            execute_step=self._stepping(process, workflow, workflow.execute_step),
-            rollback_step=self._undoing(process, workflow, workflow.rollback_step),
-        )
+        workflow.runtime = self._runtimes[id(runtime)]
+        self._steps.watch(process, workflow)
         self.workflow = workflow
         return workflow
 
-    def _new_process(self) -> Process:
+    def new_process(self) -> Process:
         self._processes += 1
         return Process(self, self._processes)
 
     async def _ending(self) -> Ending:
-        process = self._new_process()
-        workflow = self.make(process)
-        await Verbs(workflow).attach()
+        state = self.state
         if self._judge is not None:
             try:
-                self._judge.finished(workflow.status.value, workflow.rollback_status)
+                self._judge.finished(state.status.value, state.rollback_status)
             except Violation as violation:
                 self._broken = self._broken or violation
         if self._broken is not None:
             raise Broken(f"the engine broke a promise of its own: {self._broken}", self._broken)
-        if not self._loser_told and self._happened & set(self.schedule.departures):
-            race = self._departure(("reject-first", "approve-first"))
-            if race in self._happened and not self.schedule.faults:
-                raise Broken("two decided one gate, and nobody was told that somebody else came first")
+        race = self.departure(("reject-first", "approve-first"))
+        if race in self.happened and not self._loser_told and not self.schedule.faults:
+            raise Broken("two decided one gate, and nobody was told that somebody else came first")
         if self.scenario.check is not None:
+            workflow = self.make(self.new_process())
+            await Verbs(workflow).attach()
             try:
                 await _settled(self.scenario.check(self.world, workflow))
             except Exception as error:
                 raise Broken(f"the check says {words.assertion(error)}", error) from error
-        results = tuple((result.step, result.success, result.error) for result in workflow.results)
-        return Ending(workflow.status, workflow.rollback_status, results, await self._shown())
+        results = tuple((result.step, result.success, result.error) for result in state.results)
+        return Ending(state.status, state.rollback_status, results, await self._shown())
 
     async def _shown(self) -> object:
         observe = self.scenario.observe
         shown = self.world if observe is None else await _settled(observe(self.world))
-        return picture(shown, self.state.plan.run_id if self.state.plan else None)
+        return picture(shown, self.run_id)
 
     # The points, and the faults that strike there.
 
     async def point(self, process: Process, place: Place) -> None:
         """Pass a point where anything may strike."""
-        fault = self._pass(process, place)
+        fault = self.pass_by(process, place)
         if fault is None:
             return
         if fault.kind == "rival":
@@ -445,7 +310,7 @@ class Stage(Generic[W]):
         elif fault.kind == "wake":
             await self._wake()
 
-    def _pass(self, process: Process, place: Place) -> Fault | None:
+    def pass_by(self, process: Process, place: Place) -> Fault | None:
         """Count a point, and die there where the schedule says so."""
         process.must_live()
         if process is not self._process:
@@ -463,7 +328,7 @@ class Stage(Generic[W]):
         return fault
 
     async def _rival(self) -> None:
-        rival = self._new_process()
+        rival = self.new_process()
         self.say(f"process {rival.number}: execute(), at the same time")
         try:
             await self.make(rival).execute()
@@ -479,7 +344,8 @@ class Stage(Generic[W]):
         loop = asyncio.get_running_loop()
         task = loop.create_task(run())
         self._froze = loop.create_future()
-        await asyncio.wait({task, self._froze}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {task, self._froze}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         froze, self._froze = self._froze, None
         if not froze.done():
             froze.cancel()
@@ -516,8 +382,14 @@ class Stage(Generic[W]):
 
     def decoded(self, records: Sequence[Record]) -> list[Event]:
         """Return what records say."""
-        values = self.workflow.runtime.codec if self.workflow is not None else Runtime().codec
-        return [codec.decode(record.kind, record.at, record.body, values) for record in records]
+        assert self.workflow is not None
+        values, known, events = self.workflow.runtime.codec, self._known, []
+        for record in records:
+            event = known.get((record.kind, record.body))
+            if event is None:
+                event = known[record.kind, record.body] = codec.decode(record.kind, record.at, record.body, values)
+            events.append(event._replace(at=record.at))
+        return events
 
     def recorded(self, events: list[Event], version: int) -> None:
         """Events were committed."""
@@ -541,13 +413,13 @@ class Stage(Generic[W]):
 
     async def decision_under_way(self, process: Process, events: list[Event]) -> None:
         """A decision is about to be recorded: where the schedule says so, somebody else is faster."""
-        race = self._departure(("reject-first", "approve-first"))
-        if race is None or race in self._happened or not any(isinstance(e, Approved | Rejected) for e in events):
+        race = self.departure(("reject-first", "approve-first"))
+        if race is None or race in self.happened or not any(isinstance(e, Approved | Rejected) for e in events):
             return
         if self._gate() != race:
             return
-        self._happened.add(race)
-        rival = self._new_process()
+        self.happened.add(race)
+        rival = self.new_process()
         workflow = self.make(rival)
         if race.kind == "reject-first":
             self.say(f"process {rival.number}: reject(), at the same time")
@@ -556,131 +428,36 @@ class Stage(Generic[W]):
             self.say(f"process {rival.number}: approve(), at the same time")
             await workflow.approve(self.scenario.approval, actor=OTHER)
 
-    # What the user's code does.
-
-    def _stepping(
-        self, process: Process, workflow: Workflow, execute_step: Callable[[str], Awaitable[WorkflowResult]]
-    ) -> Callable[[str], Awaitable[WorkflowResult]]:
-        async def step_under_watch(step: str) -> WorkflowResult:
-            if process.undoing:  # the default `rollback_step` calls it
-                return await execute_step(step)
-            context = workflow.step_context
-            await self.point(process, Place("before", "step", step))
-            self._acted(process, context)
-            departure = self._departure(("fail", "pause", "cancel"), step, context.visit)
-            if departure is not None and departure.kind == "fail":
-                self.say(f"    step {step!r} fails, as the schedule says")
-                result = WorkflowResult(False, step, error="injected_failure", message="prove() had this step fail.")
-            else:
-                if departure is not None and departure not in self._happened:
-                    await self._interfere(departure)
-                result = await self._inside(process, context, execute_step)
-            await self.point(process, Place("after", "step", step))
-            return result
-
-        return step_under_watch
-
-    def _undoing(
-        self, process: Process, workflow: Workflow, rollback_step: Callable[[str], Awaitable[WorkflowResult | None]]
-    ) -> Callable[[str], Awaitable[WorkflowResult | None]]:
-        async def rollback_under_watch(step: str) -> WorkflowResult | None:
-            context = workflow.step_context
-            await self.point(process, Place("before", "rollback", step))
-            self._acted(process, context)
-            departure = self._departure(("undo-fails",), step, context.visit)
-            if departure is not None:
-                self.say(f"    the rollback of {step!r} fails, as the schedule says")
-                name, why = f"rollback_{step}", "prove() had this rollback fail once."
-                return WorkflowResult(False, name, error="injected_failure", message=why)
-            process.undoing = True
-            try:
-                result = await self._inside(process, context, rollback_step)
-            finally:
-                process.undoing = False
-            await self.point(process, Place("after", "rollback", step))
-            return result
-
-        return rollback_under_watch
-
-    async def _inside(
-        self, process: Process, context: StepContext, code: Callable[[str], Awaitable[WorkflowResult | None]]
-    ) -> Any:
-        """Call the user's code, whose calls of the world are the process's from here on."""
-        if self._set_wall_clock is not None:
-            self._set_wall_clock(self.clock.time_ns())
-        if self._only_again:
-            self._at_start = (await self._shown(),)
-        process.step, process.depth = context.step, 0
-        process.calls = []
-        if self._faults:
-            self.calls.setdefault(context.idempotency_key, []).append(process.calls)
-        token = _inside.set(process)
-        try:
-            return await code(context.step)
-        except Exception as error:
-            self.say(f"      it raises {words.error(error)}")
-            raise
-        finally:
-            _inside.reset(token)
-
-    def _acted(self, process: Process, context: StepContext) -> None:
+    def acted(self, process: Process, context: StepContext) -> None:
+        """The user's code is called."""
         self.acts.append((process, context))
         self.say(f"    {words.act(context)}")
         # A stale process may act once more: the journal is what it cannot touch.
         if self._judge is None or process.token != self.state.token:
             return
-        position = self.state.in_flight or self.state.undoing
-        at = position.position if position is not None else -1
-        effect = Effect(context.phase, context.step, at, context.visit, context.attempt, context.idempotency_key)
+        started = self.state.in_flight or self.state.undoing
+        position = started.position if started is not None else -1
+        effect = Effect(context.phase, context.step, position, context.visit, context.attempt, context.idempotency_key)
         try:
             self._judge.acted(effect)
         except Violation as violation:
             self._broken = self._broken or violation
 
-    async def _interfere(self, departure: Departure) -> None:
-        self._happened.add(departure)
-        outside = self._new_process()
-        self.say(f"process {outside.number}: {departure.kind}(), while {departure.step!r} runs")
-        workflow = self.make(outside)
-        await (workflow.pause if departure.kind == "pause" else workflow.cancel)(actor=OTHER)
-
-    # `Observer`: the calls that a step makes of its world.
-
-    def before(self, call: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> object:
-        """See `Observer.before`."""
-        process = _inside.get()
-        if process is None:
-            return None
-        process.depth += 1
-        if process.depth > 1:  # one that a fake makes of itself: what the step asked for is one effect
-            return process, call
-        self._pass(process, Place("before", "call", process.step, call))
-        if self._faults or self._tell is not None:
-            given = [self._short(argument) for argument in arguments]
-            given += [f"{name}={self._short(value)}" for name, value in keywords.items()]
-            process.calls.append(Call(f"{call}({', '.join(given)})"))
-            self.say(f"      {process.calls[-1].said}")
-        return process, call
-
-    def after(self, told: object, answer: object) -> None:
-        """See `Observer.after`."""
-        if not isinstance(told, tuple):
-            return
-        process, call = told
-        process.depth -= 1
-        if process.depth:
-            return
-        if process.calls and answer is not None:
-            process.calls[-1].answer = self._short(answer)
-            self.say(f"      -> {process.calls[-1].answer}")
-        self._pass(process, Place("after", "call", process.step, call))
-
-    def _short(self, value: object) -> str:
-        return short(picture(value, self.state.plan.run_id if self.state.plan else None))
+    async def about_to_act(self) -> None:
+        """The user's code is about to see the world and the clock."""
+        if self._set_wall_clock is not None:
+            self._set_wall_clock(self.clock.time_ns())
+        if self._only_again:
+            self._at_start = (await self._shown(),)
 
     # What they share.
 
-    def _departure(self, kinds: Sequence[DepartureKind], step: str | None = None, visit: int = 1) -> Departure | None:
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run; None: it was not recorded yet."""
+        return self.state.plan.run_id if self.state.plan else None
+
+    def departure(self, kinds: Sequence[DepartureKind], step: str | None = None, visit: int = 1) -> Departure | None:
         for departure in self.schedule.departures:
             if departure.kind in kinds and (step is None or (departure.step, departure.visit) == (step, visit)):
                 return departure
@@ -690,15 +467,12 @@ class Stage(Generic[W]):
         """Return how the schedule departs at the gate that is open."""
         step = self.state.pending_step
         opened = sum(isinstance(e, ApprovalRequested) and e.step == step for e in self.events)
-        return self._departure(GATES, step, opened)
+        return self.departure(GATES, step, opened)
 
     def say(self, line: str) -> None:
         """Add a line to the timeline."""
         if self._tell is not None:
             self._tell(line)
-
-
-Verb = tuple[str, Callable[[Workflow], Awaitable[object]]]
 
 
 async def _settled(value: Any) -> Any:

@@ -23,7 +23,9 @@ def place(at: "tuple[str, str, str, object]") -> str:
         undone = f"the rollback of {step!r}"
         return f"before {undone} ran" if when == "before" else _unrecorded(f"{undone} had its effect")
     if what == "call":
-        return f"in step {step!r}, {when} {detail}()" + ("" if when == "before" else " and before the step was recorded")
+        return f"in step {step!r}, {when} {detail}()" + (
+            "" if when == "before" else " and before the step was recorded"
+        )
     events = detail if isinstance(detail, list) else []
     return _before_append(events) if when == "before" else _after_append(events)
 

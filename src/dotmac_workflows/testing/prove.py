@@ -19,15 +19,15 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, get_args
 
-from .._core.events import ApprovalRequested, RollbackStepStarted, StepStarted
+from .._core.events import ApprovalRequested, Event, RollbackStepStarted, StepStarted
 from ..errors import WorkflowConfigurationError
 from ..status import WorkflowStatus
 from ._findings import Finding, explain, hold
+from ._process import Broken, Ending, Place
 from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, FaultKind, Schedule, parse
-from ._stage import Broken, Ending, Place, Stage
+from ._stage import Stage
 from .report import ProofError, Report, Round
 from .scenario import Scenario
-from .clock import FakeClock
 
 W = TypeVar("W")
 Progress: TypeAlias = Callable[[int, int], object]
@@ -36,6 +36,7 @@ OUTAGE = (400 * 24 + 13) * 3600.0 + 37 * 60
 """Seconds between a crash and the process that takes over: another year, month, weekday and hour."""
 _MAY_BE_LEFT_OUT = {*get_args(DepartureKind), *get_args(FaultKind), "pair", "clock"} - {"wake"}
 _LIKE_CLEAN: tuple[DepartureKind, ...] = ("approve-only", "approve-twice", "approve-first", "pause")
+_MOST_KNOWN = 10_000  # records
 _EVERY = 64  # schedules between two words of progress
 
 
@@ -111,6 +112,9 @@ class _Course(NamedTuple):
     events: list[Any]
 
 
+_Strike: TypeAlias = tuple[_Course, tuple[Fault, ...]]
+
+
 class _Struck(NamedTuple):
     """A course with one crash: what a second one can hit."""
 
@@ -139,6 +143,7 @@ class _Proof(Generic[W]):
         self._acts: Counter[tuple[str, str]] = Counter()
         self._points = 0
         self._name = scenario.name
+        self._known: dict[tuple[str, str], Event] = {}
 
     async def run(self, only: Schedule | None) -> Report:
         began = time.perf_counter()
@@ -222,7 +227,7 @@ class _Proof(Generic[W]):
             if isinstance(event, ApprovalRequested):
                 opened[event.step] += 1
                 gates.append((event.step, opened[event.step]))
-        found = [(Departure(STEPS[0], *at),) for at in started]
+        found: list[tuple[Departure, ...]] = [(Departure(STEPS[0], *at),) for at in started]
         found += [(Departure(kind, *at),) for kind in GATES for at in gates]
         found += [(Departure(kind, *at),) for kind in STEPS[1:] for at in started]
         return found
@@ -257,21 +262,23 @@ class _Proof(Generic[W]):
     # The rounds with faults.
 
     async def _strike(self) -> None:
-        crashes = [
+        crashes: list[_Strike] = [
             (course, (Fault("crash", point),)) for course in self._courses for point in range(len(course.places))
         ]
-        rivals = [(course, (Fault("rival", point),)) for course in self._courses for point in _waits(course.places)]
+        rivals: list[_Strike] = [
+            (course, (Fault("rival", point),)) for course in self._courses for point in _waits(course.places)
+        ]
         left = self._budget
         self._planned = self._played + min(left, len(crashes))
         left -= await self._round("one crash", "crash", crashes, left)
         # What a frozen process does after a cancel, which runs nothing again, no key can make harmless: left out.
-        freezes = [
+        freezes: list[_Strike] = [
             (struck.course, (Fault("freeze", struck.point), Fault("wake", wake)))
             for struck in self._struck
             if struck.point in _waits(struck.course.places) and "cancel" not in struck.course.schedule.kinds()
             for wake in [*_waits(struck.places, struck.point), len(struck.places) + 1]
         ]
-        pairs = [
+        pairs: list[_Strike] = [
             (struck.course, (Fault("crash", struck.point), Fault("crash", second)))
             for struck in self._struck
             for second in range(struck.point + 1, len(struck.places))
@@ -283,9 +290,7 @@ class _Proof(Generic[W]):
         await self._round("a frozen process", "freeze", freezes, shares[1])
         await self._round("two crashes", "pair", pairs, shares[2])
 
-    async def _round(
-        self, name: str, kind: str, strikes: list[tuple[_Course, tuple[Fault, ...]]], share: int
-    ) -> int:
+    async def _round(self, name: str, kind: str, strikes: list[_Strike], share: int) -> int:
         if kind in self._without or (kind == "pair" and "crash" in self._without):
             return 0
         total = len(strikes)
@@ -309,11 +314,13 @@ class _Proof(Generic[W]):
         return Stage(
             self._scenario,
             schedule,
-            **{"outage": self._outage, "set_wall_clock": self._wall_clock.set, **options},
+            **{"outage": self._outage, "set_wall_clock": self._wall_clock.set, "known": self._known, **options},
         )
 
     async def _ended(self, stage: Stage[W], schedule: Schedule, expected: Ending | None) -> Ending:
         self._played += 1
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
         if self._progress is not None and self._played % _EVERY == 0:
             self._progress(self._played, max(self._planned, self._played))
         ending = await stage.play_or_broken()
@@ -362,9 +369,7 @@ class _Proof(Generic[W]):
         stage = self._stage_of(schedule, **options)
         ending = await stage.play_or_broken()
         finding = (
-            Finding("broken", [ending.what])
-            if isinstance(ending, Broken)
-            else hold(schedule, ending, expected, stage)
+            Finding("broken", [ending.what]) if isinstance(ending, Broken) else hold(schedule, ending, expected, stage)
         )
         return None if finding is None else (stage, finding)
 

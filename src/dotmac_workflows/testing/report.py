@@ -1,4 +1,4 @@
-"""What `prove` answers: a report of what was run, or the error that tells the shortest schedule that broke something."""
+"""What `prove` answers: a report of what was run, or the error that tells of what broke."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
