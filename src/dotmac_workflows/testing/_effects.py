@@ -8,9 +8,10 @@ class itself stay as they were.
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FunctionType
 from typing import Any, Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from ._picture import attributes
 
@@ -40,11 +41,16 @@ def watch(world: object, observer: Observer) -> None:
                 _wrap(owner, name, observer)
 
 
-@functools.cache
-def _methods(kind: Hashable) -> tuple[str, ...]:
+_methods_of: "WeakKeyDictionary[type, tuple[str, ...]]" = WeakKeyDictionary()
+
+
+def _methods(kind: type) -> tuple[str, ...]:
     """Return the public methods of a class, in the order of their names."""
-    names = (name for name in dir(kind) if not name.startswith("_"))
-    return tuple(name for name in names if isinstance(inspect.getattr_static(kind, name), FunctionType))
+    if kind not in _methods_of:
+        names = (name for name in dir(kind) if not name.startswith("_"))
+        found = tuple(name for name in names if isinstance(inspect.getattr_static(kind, name), FunctionType))
+        _methods_of[kind] = found
+    return _methods_of[kind]
 
 
 def _owners(world: object) -> Iterator[object]:

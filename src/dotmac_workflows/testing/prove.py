@@ -26,6 +26,7 @@ from ._findings import Finding, explain, hold
 from ._process import Broken, Ending, Place
 from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, FaultKind, Schedule, parse
 from ._stage import Stage
+from .clock import FakeClock
 from .report import ProofError, Report, Round
 from .scenario import Scenario
 
@@ -88,16 +89,17 @@ async def prove_async(scenario: Scenario[Any], **options: Any) -> Report:
 def _in_a_loop_of_its_own(make: Callable[[], Any]) -> Report:
     """Run a coroutine on an event loop whose time is virtual; in a thread where one runs here already."""
     if asyncio._get_running_loop() is None:
-        return _run(make)
+        return _run(make, patience=0.01)
     with ThreadPoolExecutor(1, "dotmac-workflows proof") as thread:
-        return thread.submit(_run, make).result()
+        # The thread that waits here is none to be patient with.
+        return thread.submit(_run, make, patience=0.0).result()
 
 
-def _run(make: Callable[[], Any]) -> Report:
+def _run(make: Callable[[], Any], patience: float) -> Report:
     logger = logging.getLogger("dotmac_workflows")
     disabled, logger.disabled = logger.disabled, True  # thousands of failures, all of them wanted
     try:
-        report: Report = asyncio.run(make())
+        report: Report = FakeClock().run(make(), patience=patience)
         return report
     finally:
         logger.disabled = disabled
