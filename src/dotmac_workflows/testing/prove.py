@@ -78,7 +78,12 @@ def prove(
         raise WorkflowConfigurationError(f"prove(): {what}. A budget is at least 1, and without may name {known}.")
     proof = _Proof(scenario, budget, seed, frozenset(without), progress)
     schedule = parse(only) if only is not None else None
-    return _in_a_loop_of_its_own(lambda: proof.run(schedule))
+    __tracebackhide__ = True  # pytest shows the line of the test, and not this one
+    try:
+        return _in_a_loop_of_its_own(lambda: proof.run(schedule))
+    except ProofError as error:
+        # The way from there to here says nothing; what counts is the message, and the cause where there is one.
+        raise error.with_traceback(None) from error.__cause__
 
 
 async def prove_async(scenario: Scenario[Any], **options: Any) -> Report:
