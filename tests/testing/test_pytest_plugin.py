@@ -50,14 +50,15 @@ Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
-    """Return a run of pytest, in this process, over tests of the shop; the plugin loaded as an installed one is."""
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a run of pytest, in this process, over tests of the shop, with this plugin and no other."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(shop=SHOP)
     pytester.syspathinsert()
 
     def run(tests: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(test_shop=f"from shop import *\n\n{tests}")
-        return pytester.runpytest_inprocess("-p", "no:asyncio", "-W", "error", *options, plugins=[pytest_plugin])
+        return pytester.runpytest_inprocess("-W", "error", *options, plugins=[pytest_plugin])
 
     return run
 
@@ -73,6 +74,7 @@ def test_a_proof_that_holds_is_a_line_at_the_end(run: Run) -> None:
         [
             r"=+ proofs =+",
             r"test_shop\.py::test_good  Good: [\d,]+ schedules held, \d+ points to die at",
+            r"$",
             r"=.* 2 passed",
         ],
         consecutive=True,
@@ -160,8 +162,7 @@ def test_options_have_the_last_word(run: Run) -> None:
 
 def test_in_a_coroutine_of_pytest_asyncio(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
-    pytester.makepyfile(test_shop=f"from shop import *\n\nasync {GOOD}")
-    pytester.runpytest_inprocess("-W", "error", plugins=[pytest_plugin]).assert_outcomes(passed=1)
+    run(f"async {GOOD}", "-p", "pytest_asyncio.plugin").assert_outcomes(passed=1)
 
 
 def test_a_proof_is_a_property_in_junit(pytester: pytest.Pytester, run: Run) -> None:
