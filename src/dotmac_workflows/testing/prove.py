@@ -328,8 +328,10 @@ class _Proof(Generic[W]):
         self._played += 1
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
-        if self._progress is not None and self._played % _EVERY == 0:
-            self._progress(self._played, max(self._planned, self._played))
+        if self._played % _EVERY == 0:
+            await asyncio.sleep(0)  # most schedules never wait: here Ctrl-C gets through
+            if self._progress is not None:
+                self._progress(self._played, max(self._planned, self._played))
         ending = await stage.play_or_broken()
         self._acts.update((context.phase, context.step) for _, context in stage.acts)
         if isinstance(ending, Broken):
