@@ -46,6 +46,16 @@ class Shop:
         if self._once(key) and order in self._paid:
             self.charges.remove(self._paid.pop(order))
 
+    def refund_the_last(self, key: str) -> None:
+        if self._once(key) and self._paid:
+            self.charges.remove(self._paid.pop(max(self._paid)))
+
+    def release_the_last(self, kind: str, key: str) -> None:
+        held = [thing for thing in self._held if thing.startswith(f"{kind} ")]
+        if self._once(key) and held:
+            self._held.remove(max(held))
+            self.stock += 1
+
     def refund_blindly(self, amount: int, key: str | None = None) -> None:
         if self._once(key):
             self.charges.append(-amount)

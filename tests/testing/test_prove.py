@@ -140,7 +140,7 @@ def test_under_one_key_a_step_must_ask_for_the_same_again() -> None:
 
 
 def test_a_check_is_asked_at_the_end_of_every_schedule() -> None:
-    ends: list[tuple[WorkflowStatus, list[int]]] = []
+    ends: list[tuple[WorkflowStatus, list[float]]] = []
 
     async def check(shop: Shop, order: Workflow) -> None:
         ends.append((order.status, list(shop.charges)))
@@ -316,7 +316,7 @@ class Twice(Workflow):
     settings: dict[str, Any]
 
     def __init__(self, shop: Shop, workflow_id: str, persistence: Persistence) -> None:
-        super().__init__(workflow_id, ["reserve", "charge", "reserve#1", "charge"], persistence=persistence)
+        super().__init__(workflow_id, ["reserve", "charge", "reserve:1", "charge"], persistence=persistence)
         self.configure(require_approval=True, **self.settings)
         self.shop = shop
 
@@ -330,10 +330,10 @@ class Twice(Workflow):
         return WorkflowResult(True, step, requires_approval=step == "charge")
 
     async def rollback_step(self, step: str) -> WorkflowResult | None:
-        # What is undone first was done last, and counted the other way.
-        done = [r for r in self.results if r.step == step and (r.success or r.error == "step_interrupted")]
-        undo = self.shop.refund if step == "charge" else self.shop.release
-        undo(f"{step} {len(done) - self.step_context.visit + 1}", self.step_context.idempotency_key)
+        if step == "charge":
+            self.shop.refund_the_last(self.step_context.idempotency_key)
+        else:
+            self.shop.release_the_last(step, self.step_context.idempotency_key)
         return WorkflowResult(True, step)
 
 
@@ -361,7 +361,19 @@ def test_a_step_that_comes_twice_fails_at_either_time() -> None:
     kind: Callable[..., Twice] = type("Twice", (Twice,), {"settings": {}})
     with pytest.raises(ProofError) as caught:
         prove(Scenario(world=Shop, workflow=kind, check=check))
-    assert caught.value.schedule == "fail:charge#2"
+    assert caught.value.schedule == "fail:charge:2"
+
+
+def test_a_rollback_that_is_retried_has_another_key() -> None:
+    class Fixed(Order):
+        def undo_charge(self, key: str | None) -> None:
+            if self.step_context.visit == 1:
+                super().undo_charge(key)
+
+    with pytest.raises(ProofError) as caught:
+        prove(Scenario(world=Shop, workflow=Fixed))
+    assert caught.value.schedule == "fail:ship undo-fails:charge"
+    assert caught.value.advice.startswith("The rollback of 'charge' was retried: it had another visit")
 
 
 # What cannot be proved.

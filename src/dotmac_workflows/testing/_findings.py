@@ -213,6 +213,12 @@ def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Findi
         return f"{_STATE} If the run is meant to end so, say it: Scenario(..., ends=...)."
     if finding.kind not in ("not undone", "incomplete"):
         return ""
+    retried = [departure.step for departure in schedule.departures if departure.kind == "undo-fails"]
+    if retried:
+        return (
+            f"The rollback of {retried[0]!r} was retried: it had another visit and idempotency key than when it failed, "
+            "and has to take back what is left."
+        )
     undone = [event.step for event in stage.events if isinstance(event, RollbackStepStarted)]
     if not undone:
         return "No step was undone: a step that fails has to leave nothing behind."

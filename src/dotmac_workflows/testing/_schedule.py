@@ -53,8 +53,8 @@ class Departure(NamedTuple):
     """Which time the run comes by a step of this name, for plans that name one twice."""
 
     def __str__(self) -> str:
-        if self.visit != 1 or re.search(r"#\d+$", self.step):
-            return f"{self.kind}:{self.step}#{self.visit}"
+        if self.visit != 1 or re.search(r":\d+$", self.step):
+            return f"{self.kind}:{self.step}:{self.visit}"
         return f"{self.kind}:{self.step}"
 
 
@@ -109,7 +109,7 @@ def parse(text: str) -> Schedule:
         kind, colon, step = word.partition(":")
         if not colon or kind not in _DEPARTURES or not step:
             raise _wrong(text, word, f"the words are {_WORDS}")
-        numbered = re.fullmatch(r"(.+)#(\d{1,9})", step, re.DOTALL)
+        numbered = re.fullmatch(r"(.+):(\d{1,9})", step, re.DOTALL)
         name, visit = (numbered[1], int(numbered[2])) if numbered else (step, 1)
         departures.append(Departure(_DEPARTURES[kind], name, visit))
     return Schedule(tuple(departures), tuple(sorted(faults, key=lambda fault: fault.point)))
