@@ -216,8 +216,8 @@ def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Findi
     retried = [departure.step for departure in schedule.departures if departure.kind == "undo-fails"]
     if retried:
         return (
-            f"The rollback of {retried[0]!r} was retried: it had another visit and idempotency key than when it failed, "
-            "and has to take back what is left."
+            f"The rollback of {retried[0]!r} was retried: it had another visit and idempotency key than when it "
+            "failed, and has to take back what is left."
         )
     undone = [event.step for event in stage.events if isinstance(event, RollbackStepStarted)]
     if not undone:
