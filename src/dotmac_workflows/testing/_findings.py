@@ -32,18 +32,16 @@ def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Sta
         expected: How it must have ended; None: nothing is known of that.
         stage: Where it was played; None: it is only compared.
     """
+    asked = _asked_otherwise(stage) if stage is not None else None
+    if asked is not None:
+        return asked
     # A cancel takes hold before or after the step that it hits, as a crash has it; what follows is judged below.
     if expected is not None and "cancel" not in schedule.kinds():
         if ending[:3] != expected[:3]:
             return Finding("ends", _told(ending, expected))
         if ending.world != expected.world:
             return Finding("world", _shown(ending.world, expected.world))
-    if stage is None:
-        return None
-    asked = _asked_otherwise(stage)
-    if asked is not None:
-        return asked
-    if not _to_be_undone(ending, stage):
+    if stage is None or not _to_be_undone(ending, stage):
         return None
     if ending.rollback_status == "incomplete":
         failed = [f"{step}: {error}" for step, success, error in ending.results if not success and "rollback_" in step]
@@ -54,14 +52,15 @@ def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Sta
 
 
 def _asked_otherwise(stage: Stage[Any]) -> Finding | None:
-    """Find a step that, when it ran again, asked its world for something else before anything told it to."""
+    """Find a step that, when it ran again, asked for something else under the same key, and nothing had told it to."""
     for key, attempts in stage.calls.items():
+        own_key = key.replace(stage.run_id or "", "<run>", 1)
         for before, again in pairwise(attempts):
             for had, has in zip(before, again, strict=False):
-                if had.said != has.said:
+                if had.said != has.said and own_key in had.said and own_key in has.said:
                     step = key.split(":", 3)[3]
                     return Finding("asks", [f"{step!r} had called {had.said}", f"and when it ran again {has.said}"])
-                if had.answer != has.answer:
+                if had != has:
                     break
     return None
 
@@ -122,6 +121,9 @@ _FAULTS = {
 _STATE = "What a step keeps in the object is lost with the process: return it in `data`, and read it from `results`."
 
 
+_CLEAN = "in a clean run, where nothing strikes and every gate is approved"
+
+
 def explain(
     name: str, schedule: Schedule, stage: Stage[Any], finding: Finding, timeline: list[str], *, by_clock: bool
 ) -> ProofError:
@@ -141,7 +143,7 @@ def explain(
             what.append(f"{_FAULTS[fault.kind]} {words.place(stage.places[fault.point])}")
         else:
             what.append(f"{_FAULTS[fault.kind]} when the run has ended")
-    headline = f"{_capital('; then '.join(what) or 'In a clean run, nothing struck')}."
+    headline = f"{_capital('; then '.join(what) or _CLEAN)}."
     again = _ran_again(stage)
     if again:
         headline += f" {_capital(' and '.join(again))} ran again, with the same idempotency key."
@@ -166,7 +168,7 @@ def _ran_again(stage: Stage[Any]) -> list[str]:
     seen: set[str] = set()
     again: list[str] = []
     for _, context in stage.acts:
-        named = f"step {context.step!r}" if context.phase == "forward" else f"the rollback of {context.step!r}"
+        named = words.named(context)
         if context.idempotency_key in seen and named not in again:
             again.append(named)
         seen.add(context.idempotency_key)
@@ -211,13 +213,22 @@ def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Findi
         return f"{_STATE} If the run is meant to end so, say it: Scenario(..., ends=...)."
     if finding.kind not in ("not undone", "incomplete"):
         return ""
-    skipped = [e.result.step.removeprefix("rollback_") for e in stage.events if isinstance(e, RollbackStepSkipped)]
-    undone = [event.step for event in stage.events if isinstance(event, RollbackStepStarted)]
-    if skipped:
-        return f"{', '.join(map(repr, skipped))} has no rollback: write one, or let observe leave out what may stay."
-    if undone:
+    retried = [departure.step for departure in schedule.departures if departure.kind == "undo-fails"]
+    if retried:
         return (
-            f"The rollback of {undone[0]!r} is the one to look at: without that step all was undone. It has to take "
-            "back everything that the step did."
+            f"The rollback of {retried[0]!r} was retried: it had another visit and idempotency key than when it "
+            "failed, and has to take back what is left."
         )
-    return "No step was undone: a step that fails has to leave nothing behind."
+    undone = [event.step for event in stage.events if isinstance(event, RollbackStepStarted)]
+    if not undone:
+        return "No step was undone: a step that fails has to leave nothing behind."
+    # Schedules in which an earlier step failed were run before, and held: the last step done makes the difference.
+    last = undone[0]
+    if any(
+        isinstance(event, RollbackStepSkipped) and event.result.step == f"rollback_{last}" for event in stage.events
+    ):
+        return f"Step {last!r} has no rollback: write one, or let observe leave out what may stay."
+    return (
+        f"The rollback of {last!r} is the one to look at: without that step all was undone. It has to take back "
+        "everything that the step did."
+    )

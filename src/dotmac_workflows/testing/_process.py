@@ -74,7 +74,7 @@ class Process:
         self.undoing = False
         """Whether a rollback step of the user's runs in it."""
         self.step = ""
-        """The step, or the step undone, that runs in it."""
+        """What of the user's runs in it, in words."""
         self.depth = 0
         """How many calls of the world are under way, one inside the other."""
         self.calls: list[Call] = []

@@ -8,7 +8,7 @@ rollback step, and before and after every call that a step makes of its world, c
 
 import re
 import shlex
-from typing import Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from ..errors import WorkflowConfigurationError
 
@@ -39,6 +39,9 @@ GATES: tuple[DepartureKind, ...] = (
     "approve-first",
 )
 STEPS: tuple[DepartureKind, ...] = ("fail", "pause", "cancel")
+_DEPARTURES: dict[str, DepartureKind] = {kind: kind for kind in get_args(DepartureKind)}
+_FAULTS: dict[str, FaultKind] = {kind: kind for kind in get_args(FaultKind)}
+_WORDS = ", ".join(["clean", *(f"{kind}:STEP" for kind in _DEPARTURES), *(f"{kind}@POINT" for kind in _FAULTS)])
 
 
 class Departure(NamedTuple):
@@ -50,8 +53,8 @@ class Departure(NamedTuple):
     """Which time the run comes by a step of this name, for plans that name one twice."""
 
     def __str__(self) -> str:
-        if self.visit != 1 or re.search(r"#\d+$", self.step):
-            return f"{self.kind}:{self.step}#{self.visit}"
+        if self.visit != 1 or re.search(r":\d+$", self.step):
+            return f"{self.kind}:{self.step}:{self.visit}"
         return f"{self.kind}:{self.step}"
 
 
@@ -100,20 +103,16 @@ def parse(text: str) -> Schedule:
         if word == "clean":
             continue
         fault = re.fullmatch(r"([a-z]+)@(\d{1,9})", word)
-        if fault and fault[1] in get_args(FaultKind):
-            faults.append(Fault(cast(FaultKind, fault[1]), int(fault[2])))
+        if fault and fault[1] in _FAULTS:
+            faults.append(Fault(_FAULTS[fault[1]], int(fault[2])))
             continue
         kind, colon, step = word.partition(":")
-        if not colon or kind not in get_args(DepartureKind) or not step:
-            raise _wrong(text, word, f"the words are clean, {_list(get_args(DepartureKind), ':STEP')}")
-        numbered = re.fullmatch(r"(.+)#(\d{1,9})", step, re.DOTALL)
+        if not colon or kind not in _DEPARTURES or not step:
+            raise _wrong(text, word, f"the words are {_WORDS}")
+        numbered = re.fullmatch(r"(.+):(\d{1,9})", step, re.DOTALL)
         name, visit = (numbered[1], int(numbered[2])) if numbered else (step, 1)
-        departures.append(Departure(cast(DepartureKind, kind), name, visit))
+        departures.append(Departure(_DEPARTURES[kind], name, visit))
     return Schedule(tuple(departures), tuple(sorted(faults, key=lambda fault: fault.point)))
-
-
-def _list(kinds: tuple[str, ...], rest: str) -> str:
-    return ", ".join(f"{kind}{rest}" for kind in kinds) + f", {', '.join(get_args(FaultKind))} with @POINT"
 
 
 def _wrong(text: str, word: str, why: str) -> WorkflowConfigurationError:

@@ -165,6 +165,9 @@ class Stage(Generic[W]):
         state = self.state
         match state.status:
             case WorkflowStatus.PENDING | WorkflowStatus.RUNNING:
+                # Whoever comes next may call either; each second process does the other.
+                if state.plan is not None and self._processes % 2:
+                    return "resume()", Workflow.resume
                 return "execute()", Workflow.execute
             case WorkflowStatus.PAUSED:
                 return "resume()", Workflow.resume

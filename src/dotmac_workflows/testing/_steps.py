@@ -78,7 +78,8 @@ class Steps:
     async def _call(self, process: Process, context: StepContext, code: Callable[[str], Awaitable[Any]]) -> Any:
         """Call the user's code, whose calls of the world are the process's from here on."""
         await self._stage.about_to_act()
-        process.step, process.depth, process.calls = context.step, 0, []
+        process.step = words.named(context)
+        process.depth, process.calls = 0, []
         self._stage.calls.setdefault(context.idempotency_key, []).append(process.calls)
         token = _inside.set(process)
         try:

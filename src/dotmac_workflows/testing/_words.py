@@ -23,9 +23,7 @@ def place(at: "tuple[str, str, str, object]") -> str:
         undone = f"the rollback of {step!r}"
         return f"before {undone} ran" if when == "before" else _unrecorded(f"{undone} had its effect")
     if what == "call":
-        return f"in step {step!r}, {when} {detail}()" + (
-            "" if when == "before" else " and before the step was recorded"
-        )
+        return f"in {step}, {when} {detail}()" + (" and before that was recorded" if when == "after" else "")
     events = detail if isinstance(detail, list) else []
     return _before_append(events) if when == "before" else _after_append(events)
 
@@ -123,9 +121,13 @@ def _attempt(number: int) -> str:
 
 def act(context: StepContext) -> str:
     """Return that the user's code is called."""
-    what = "step" if context.phase == "forward" else "the rollback of"
     again = f" again (attempt {context.attempt}, the same idempotency key)" if context.attempt > 1 else ""
-    return f"{what} {context.step!r} runs{again}"
+    return f"{named(context)} runs{again}"
+
+
+def named(context: StepContext) -> str:
+    """Return what of the user's runs."""
+    return f"step {context.step!r}" if context.phase == "forward" else f"the rollback of {context.step!r}"
 
 
 def error(raised: BaseException) -> str:

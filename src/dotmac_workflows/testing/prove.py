@@ -308,7 +308,8 @@ class _Proof(Generic[W]):
             stage = await self._play(course, course.schedule.struck_by(*faults))
             if kind == "crash":
                 self._struck.append(_Struck(course, faults[0].point, stage.places))
-        self._rounds.append(Round(name, len(strikes), total))
+        if strikes or total:
+            self._rounds.append(Round(name, len(strikes), total))
         return len(strikes)
 
     async def _play(self, course: _Course, schedule: Schedule) -> Stage[W]:
