@@ -69,17 +69,18 @@ def find(spec: str, kind: str, example: str) -> Named:
         CommandError: There is no such module, or it cannot be imported.
     """
     place, _, name = spec.rpartition(":")
-    forms = f"MODULE:{kind} or FILE.py:{kind}"
     if not place or not name:
-        raise CommandError(f"{spec!r} names no {kind.lower()}. Give {forms}, such as {example}.")
-    module = _load_file(place, forms) if place.endswith(".py") else _load_module(place, forms)
+        raise CommandError(
+            f"{spec!r} names no {kind.lower()}. Give MODULE:{kind} or FILE.py:{kind}, such as {example}."
+        )
+    module = _load_file(place, kind) if place.endswith(".py") else _load_module(place, kind)
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
     return Named(place, name, module, found)
 
 
-def _load_module(name: str, forms: str) -> ModuleType:
+def _load_module(name: str, kind: str) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -88,16 +89,17 @@ def _load_module(name: str, forms: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise CommandError(
-                f"There is no module {error.name!r}, neither in {here} nor where Python looks. Give {forms}."
+                f"There is no module {error.name!r}, neither in {here} nor where Python looks. Give MODULE:{kind}, "
+                f"or a path, FILE.py:{kind}."
             ) from error
         raise _broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
-def _load_file(path: str, forms: str) -> ModuleType:
+def _load_file(path: str, kind: str) -> ModuleType:
     if not os.path.isfile(path):
-        raise CommandError(f"There is no file {path!r}. Give {forms}.")
+        raise CommandError(f"There is no file {path!r}. Give MODULE:{kind} or FILE.py:{kind}.")
     directory, stem = os.path.dirname(os.path.abspath(path)), os.path.basename(path).removesuffix(".py")
     if directory not in sys.path:
         sys.path.insert(0, directory)  # as Python does for a script: its neighbours can be imported
