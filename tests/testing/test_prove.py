@@ -376,6 +376,12 @@ def test_a_rollback_that_is_retried_has_another_key() -> None:
     assert caught.value.advice.startswith("The rollback of 'charge' was retried: it had another visit")
 
 
+def test_who_finds_that_the_frozen_process_came_first_is_told_so_and_that_is_well() -> None:
+    """Two retry the rollback, and the one that was frozen wakes and does it all before the other has begun."""
+    report = prove(scenario(), only="fail:charge undo-fails:reserve freeze@16 wake@17")
+    assert report.rounds == (("the schedule asked for", 1, 1),)
+
+
 # What cannot be proved.
 
 
