@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from provisioning import APPROVAL_LIMIT, Company, Effect, ServiceOrder, money
-
 from dotmac_workflows import Persistence, StepContext, Workflow, WorkflowResult
 from dotmac_workflows.testing import Scenario
+from provisioning import APPROVAL_LIMIT, Company, Effect, ServiceOrder, money
 
 ORDER = {
     "customer": "customer@example.com",
