@@ -18,10 +18,11 @@ import pytest
 if TYPE_CHECKING:
     from ..testing import Report, Scenario
 
+# The types of pytest are quoted below: older ones do not have them all, and must not fail for that.
 _HELD, _NOT_COVERED = "dotmac_workflows proof", "dotmac_workflows not covered"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: "pytest.Parser") -> None:
     """Add the options."""
     group = parser.getgroup("dotmac-workflows", "proofs of workflows (the fixture prove)")
     group.addoption("--prove-budget", type=_positive, metavar="N", help="at most N schedules a proof")
@@ -40,7 +41,7 @@ def _positive(text: str) -> int:
 class Prove:
     """What the fixture is: `dotmac_workflows.testing.prove`, to which the command line has the last word."""
 
-    def __init__(self, test: pytest.Item, options: dict[str, Any]) -> None:
+    def __init__(self, test: "pytest.Item", options: dict[str, Any]) -> None:
         self._test = test
         self._options = options
 
@@ -76,7 +77,7 @@ class Prove:
 
 
 @pytest.fixture
-def prove(request: pytest.FixtureRequest) -> Prove:
+def prove(request: "pytest.FixtureRequest") -> Prove:
     """Prove a workflow: ``prove(scenario)``; options as for dotmac_workflows.testing.prove."""
     names = {"budget": "prove_budget", "seed": "prove_seed", "only": "prove_schedule"}
     given = {name: request.config.getoption(option) for name, option in names.items()}
@@ -84,7 +85,7 @@ def prove(request: pytest.FixtureRequest) -> Prove:
     return Prove(request.node, options)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """Show a line for each proof that held, and with ``-v`` what it did not cover; nothing with ``-q``."""
     verbosity = terminalreporter.verbosity
     if verbosity < 0:
