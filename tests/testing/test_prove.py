@@ -127,6 +127,19 @@ def test_a_fault_is_caught_and_told(
     assert str(once_more.value) == str(told)
 
 
+def test_a_process_that_was_frozen_acts_late_and_looking_does_not_help() -> None:
+    late = "fail:charge freeze@2"
+    with pytest.raises(ProofError) as caught:
+        prove(scenario("looks instead"), only=late)
+    assert caught.value.headline == (
+        "Step 'charge' fails; then the process is frozen past its lease before step 'reserve' ran. Step 'reserve' ran "
+        "again, with the same idempotency key."
+    )
+    assert caught.value.details == ("the world shows  stock is 4", "and should show  stock is 5")
+    assert caught.value.advice.startswith("Step 'reserve' ran once more in a process that had been frozen")
+    prove(scenario(), only=late)
+
+
 def test_under_one_key_a_step_must_ask_for_the_same_again() -> None:
     with pytest.raises(ProofError) as caught:
         prove(scenario("random amount"))
