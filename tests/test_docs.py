@@ -106,7 +106,7 @@ def steady(text: str) -> str:
     for pattern, stands_for in (
         (r"\d\d:\d\d:\d\d", "TIME"),
         (r"\d{4}-\d\d-\d\d", "DATE"),
-        (r"<?\d+(\.\d+)? m?s\b", "DURATION"),
+        (r"<?\d+(\.\d+)? ?m?s\b", "DURATION"),
         (r"by \S+ \(process \d+\)", "PROCESS"),
         (r" +", " "),
     ):
@@ -119,7 +119,8 @@ def run_page(text: str, name: str) -> list[tuple[str, str]]:
     compared = []
     printed = io.StringIO()
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    environment = {**os.environ, "PYTHONPATH": str(TOP / "src")}
+    # The plugins of pytest that are installed here have something to say of settings that a reader has not made.
+    environment = {**os.environ, "PYTHONPATH": str(TOP / "src"), "PYTHONWARNINGS": "ignore::DeprecationWarning"}
     with asyncio.Runner() as runner:
         for block in blocks(text):
             if block.file:
