@@ -48,7 +48,7 @@ GOOGLE_STYLE = napoleon.Config(napoleon_use_rtype=False)
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", "[a-z_]+"),
-    ("py:.*", r"(asyncio|builtins|collections|datetime|decimal|enum|logging|os|types|typing|uuid)\..*"),
+    ("py:.*", r"(asyncio|builtins|collections|contextlib|datetime|decimal|enum|logging|os|types|typing|uuid)\..*"),
     ("py:class", r"(dotmac_workflows\.\w+\.)?T|datetime"),
 ]
 

@@ -1,18 +1,17 @@
 """Every backend that we have keeps the contract that is shipped, and ours some things that it does not ask for."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dotmac_workflows.errors import ConcurrencyError, LeaseLostError, PersistenceError, WorkflowConfigurationError
-from dotmac_workflows.persistence import InMemoryPersistence, LeaseChange, SQLitePersistence
+from dotmac_workflows.persistence import InMemoryPersistence, LeaseChange
 from dotmac_workflows.testing import PersistenceReport, check_persistence
 from journal_rows import header, records
 from persistence.contract_stores import example_in, sqlite_in
+from workflows import Store
 
-Store = InMemoryPersistence | SQLitePersistence
 KILLS = "a killed process loses nothing that it acknowledged"
 
 
@@ -41,15 +40,6 @@ async def test_the_example_of_a_backend_keeps_the_contract(tmp_path: Path) -> No
 
 
 # What ours do beyond it.
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield InMemoryPersistence()
-    else:
-        async with SQLitePersistence(tmp_path / "journals.db") as opened:
-            yield opened
 
 
 def taken(token: str, *, replaces: str | None = None) -> LeaseChange:

@@ -13,7 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dotmac_workflows.errors import ConcurrencyError, JournalCorruptError, LeaseLostError, PersistenceError
 from dotmac_workflows.persistence import (
@@ -75,8 +75,18 @@ async def finished(call: Coroutine[Any, Any, Answer]) -> Answer:
     return task.result()
 
 
+class Append(NamedTuple):
+    """What an append is asked to do."""
+
+    workflow_id: str
+    records: Sequence[Record]
+    version: int
+    header: Header
+    lease: LeaseChange | None
+
+
 class Told(InMemoryPersistence):
-    """Takes the arguments of an append as one, so that the faults below are short."""
+    """Takes an append as one thing, so that the faults below are short; right as it stands."""
 
     async def append(
         self,
@@ -87,36 +97,59 @@ class Told(InMemoryPersistence):
         header: Header,
         lease: LeaseChange | None = None,
     ) -> None:
-        await self.appends(workflow_id, records, expected_version, header, lease)
+        await self.appends(Append(workflow_id, records, expected_version, header, lease))
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await super().append(workflow_id, records, expected_version=version, header=header, lease=lease)
+    async def appends(self, append: Append) -> None:
+        await super().append(
+            append.workflow_id,
+            append.records,
+            expected_version=append.version,
+            header=append.header,
+            lease=append.lease,
+        )
+
+    # The parts of it, for those that do it themselves.
+
+    def compare(self, append: Append) -> None:
+        self.check_version(append)
+        if append.lease is not None:
+            self._check_lease(append.workflow_id, append.lease.replaces)
+
+    def check_version(self, append: Append) -> None:
+        if self.stored(append.workflow_id) != append.version:
+            raise ConcurrencyError("It is at another version.", workflow_id=append.workflow_id)
 
     def stored(self, workflow_id: str) -> int:
         return len(self._records.get(workflow_id, ()))
 
-    def write(self, workflow_id: str, records: Sequence[Record], header: Header, lease: LeaseChange | None) -> None:
-        """Write without a look at anything."""
-        self._records.setdefault(workflow_id, []).extend(records)
-        self._headers[workflow_id] = header
-        if lease is not None and lease.expires_at is None:
-            self._leases.pop(workflow_id, None)
-        elif lease is not None and lease.expires_at is not None:
-            self._leases[workflow_id] = Lease(lease.owner, lease.token, lease.expires_at)
-
-    def check_version(self, workflow_id: str, version: int) -> None:
-        if self.stored(workflow_id) != version:
-            raise ConcurrencyError("It is at another version.", workflow_id=workflow_id)
+    def write(self, append: Append) -> None:
+        self._records.setdefault(append.workflow_id, []).extend(append.records)
+        self._headers[append.workflow_id] = append.header
+        if append.lease is not None and append.lease.expires_at is None:
+            self._leases.pop(append.workflow_id, None)
+        elif append.lease is not None and append.lease.expires_at is not None:
+            self._leases[append.workflow_id] = Lease(append.lease.owner, append.lease.token, append.lease.expires_at)
 
 
-class Locked(Told):
-    """Keeps the tasks of one handle apart, by a lock in it; right as it stands."""
+@breaks("of many writers on many handles one wins")
+class LocksTheHandle(Told):
+    """Keeps the tasks of one handle apart, by a lock in it, and those of another one from nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = asyncio.Lock()
+
+    async def appends(self, append: Append) -> None:
+        await finished(self._append(append))
+
+    async def _append(self, append: Append) -> None:
+        async with self._lock:
+            self.compare(append)
+            await self.write_slowly(append)
+
+    async def write_slowly(self, append: Append) -> None:
+        await pause()
+        self.write(append)
 
     async def delete(self, workflow_id: str) -> bool:
         return await finished(self._delete(workflow_id))
@@ -179,22 +212,18 @@ class PlainTuples(Told):
 class Milliseconds(Told):
     """Keeps instants as its database does."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        records = [record._replace(at=record.at // 1000 * 1000) for record in records]
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        records = [record._replace(at=record.at // 1000 * 1000) for record in append.records]
+        await super().appends(append._replace(records=records))
 
 
 @breaks("rows come back as they were given")
 class ParsesBodies(Told):
     """Keeps bodies as JSON, which comes back with other blanks."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        records = [record._replace(body=json.dumps(json.loads(record.body))) for record in records]
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        records = [record._replace(body=json.dumps(json.loads(record.body))) for record in append.records]
+        await super().appends(append._replace(records=records))
 
 
 @breaks("read gives what comes after")
@@ -231,33 +260,27 @@ class RefusesLeases(Bare):
 
 @breaks("an append without records is one too")
 class ReturnsEarly(Told):
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if records:
-            await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        if append.records:
+            await super().appends(append)
 
 
 @breaks("an append replaces the header")
 class KeepsTheFirstHeader(Told):
     """INSERT OR IGNORE."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        first = self._headers.get(workflow_id, header)
-        await super().appends(workflow_id, records, version, header, lease)
-        self._headers[workflow_id] = first
+    async def appends(self, append: Append) -> None:
+        first = self._headers.get(append.workflow_id, append.header)
+        await super().appends(append)
+        self._headers[append.workflow_id] = first
 
 
 @breaks("ids and texts of any script stay apart")
 class NormalisesIds(Told):
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        workflow_id = unicodedata.normalize("NFC", workflow_id)
-        header = header._replace(workflow_id=workflow_id)
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        workflow_id = unicodedata.normalize("NFC", append.workflow_id)
+        header = append.header._replace(workflow_id=workflow_id)
+        await super().appends(append._replace(workflow_id=workflow_id, header=header))
 
     async def read(self, workflow_id: str, *, after: int = 0) -> list[Record]:
         return await super().read(unicodedata.normalize("NFC", workflow_id), after=after)
@@ -267,23 +290,19 @@ class NormalisesIds(Told):
 class CutsBodies(Told):
     """A TEXT column of MySQL takes 65,535 bytes, and cuts the rest where it is not strict."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        records = [record._replace(body=record.body[:65_535]) for record in records]
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        records = [record._replace(body=record.body[:65_535]) for record in append.records]
+        await super().appends(append._replace(records=records))
 
 
 @breaks("a large body comes back whole")
 class TakesSmallItems(Told):
     """As some key-value stores do."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if any(len(record.body) > 400 * 1024 for record in records):
-            raise PersistenceError("The item is too large.", workflow_id=workflow_id)
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        if any(len(record.body) > 400 * 1024 for record in append.records):
+            raise PersistenceError("The item is too large.", workflow_id=append.workflow_id)
+        await super().appends(append)
 
 
 @breaks("what a reader was given is the reader's")
@@ -338,76 +357,63 @@ class ChecksSomethingElse(Told):
 class IgnoresDuplicates(Told):
     """INSERT OR IGNORE: what is there already needs no second time."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if records and version < self.stored(workflow_id):
+    async def appends(self, append: Append) -> None:
+        if append.records and append.version < self.stored(append.workflow_id):
             return
-        await super().appends(workflow_id, records, version, header, lease)
+        await super().appends(append)
 
 
 @breaks("an append out of order is refused")
 class AcceptsGaps(Told):
     """Refuses only what lies behind."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if version > self.stored(workflow_id):
-            self.write(workflow_id, records, header, lease)
+    async def appends(self, append: Append) -> None:
+        if append.version > self.stored(append.workflow_id):
+            self.write(append)
         else:
-            await super().appends(workflow_id, records, version, header, lease)
+            await super().appends(append)
 
 
 @breaks("a duplicate append is refused")
 class RaisesItsOwnError(Told):
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
+    async def appends(self, append: Append) -> None:
         try:
-            await super().appends(workflow_id, records, version, header, lease)
+            await super().appends(append)
         except ConcurrencyError as error:
-            raise KeyError(f"{workflow_id} has no row of version {version}") from error
+            raise KeyError(f"{append.workflow_id} has no row of version {append.version}") from error
 
 
 @breaks("a refused append leaves nothing")
 class HeaderFirst(Told):
     """Writes the header in a transaction of its own."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if workflow_id in self._headers:
-            self._headers[workflow_id] = header
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        if append.workflow_id in self._headers:
+            self._headers[append.workflow_id] = append.header
+        await super().appends(append)
 
 
 @breaks("a refused append leaves nothing")
 class MakesAnEmptyJournal(Told):
     """`setdefault`, and then the look at the version."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        self._records.setdefault(workflow_id, [])
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        self._records.setdefault(append.workflow_id, [])
+        await super().appends(append)
 
 
 @breaks("an append that fails midway leaves nothing")
 class RowByRow(Told):
     """Each row is a statement of its own, without a transaction around them."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if lease is not None:
-            self._check_lease(workflow_id, lease.replaces)
-        self.check_version(workflow_id, version)
-        for n, record in enumerate(records, 1):
+    async def appends(self, append: Append) -> None:
+        self.compare(append)
+        for n, record in enumerate(append.records, 1):
             record.body.encode()
-            self.write(workflow_id, [record], header._replace(version=version + n), lease)
-            lease = None
-        self.write(workflow_id, [], header, lease)
+            row = append._replace(records=[record], header=append.header._replace(version=append.version + n))
+            self.write(row)
+            append = append._replace(lease=None)
+        self.write(append._replace(records=[]))
 
 
 # Many at once.
@@ -417,14 +423,10 @@ class RowByRow(Told):
 class LooksThenWrites(Told):
     """SELECT, then INSERT."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        self.check_version(workflow_id, version)
-        if lease is not None:
-            self._check_lease(workflow_id, lease.replaces)
+    async def appends(self, append: Append) -> None:
+        self.compare(append)
         await pause()
-        self.write(workflow_id, records, header, lease)
+        self.write(append)
 
 
 @breaks("one refused append does not touch its neighbours")
@@ -433,10 +435,10 @@ class FailsTheBatch(Told):
 
     def __init__(self) -> None:
         super().__init__()
-        self._batch: list[tuple[Any, ...]] = []
+        self._batch: list[Append] = []
         self._committed: asyncio.Future[None] | None = None
 
-    async def appends(self, *append: Any) -> None:
+    async def appends(self, append: Append) -> None:
         self._batch.append(append)
         if self._committed is None:
             self._committed = asyncio.get_running_loop().create_future()
@@ -446,40 +448,26 @@ class FailsTheBatch(Told):
     def _commit(self) -> None:
         (batch, self._batch), (committed, self._committed) = (self._batch, []), (self._committed, None)
         assert committed is not None
-        if not committed.cancelled():
-            try:
-                for workflow_id, _, version, _, lease in batch:
-                    self.check_version(workflow_id, version)
-                    if lease is not None:
-                        self._check_lease(workflow_id, lease.replaces)
-            except PersistenceError as error:
-                committed.set_exception(error)
-                return
-            for workflow_id, records, _, header, lease in batch:
-                self.write(workflow_id, records, header, lease)
-            committed.set_result(None)
+        try:
+            for append in batch:
+                self.compare(append)
+        except PersistenceError as error:
+            committed.set_exception(error)
+            return
+        for append in batch:
+            self.write(append)
+        committed.set_result(None)
 
 
 @breaks("a reader never sees half an append")
-class ReadsBesideTheLock(Locked):
+class ReadsBesideTheLock(LocksTheHandle):
     """Writers keep each other out, and nobody keeps out readers."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await finished(self._append(workflow_id, records, version, header, lease))
-
-    async def _append(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        async with self._lock:
-            self.check_version(workflow_id, version)
-            if lease is not None:
-                self._check_lease(workflow_id, lease.replaces)
-            for record in records:
-                self._records.setdefault(workflow_id, []).append(record)
-                await pause()
-            self.write(workflow_id, [], header, lease)
+    async def write_slowly(self, append: Append) -> None:
+        for record in append.records:
+            self._records.setdefault(append.workflow_id, []).append(record)
+            await pause()
+        self.write(append._replace(records=[]))
 
 
 @breaks("a workflow that is deleted while it is written stays deleted")
@@ -493,17 +481,13 @@ class RemembersVersions(Told):
     def stored(self, workflow_id: str) -> int:
         return self._versions.get(workflow_id, super().stored(workflow_id))
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if version:
-            self.check_version(workflow_id, version)
-            if lease is not None:
-                self._check_lease(workflow_id, lease.replaces)
-            self.write(workflow_id, records, header, lease)
+    async def appends(self, append: Append) -> None:
+        if append.version:
+            self.compare(append)
+            self.write(append)
         else:
-            await super().appends(workflow_id, records, version, header, lease)
-        self._versions[workflow_id] = header.version
+            await super().appends(append)
+        self._versions[append.workflow_id] = append.header.version
 
 
 # Cancelled tasks.
@@ -528,10 +512,8 @@ class Remote(Told):
             await pause()
             return answer
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await self.wait_for(self._send(super().appends(workflow_id, records, version, header, lease)))
+    async def appends(self, append: Append) -> None:
+        await self.wait_for(self._send(super().appends(append)))
 
     async def delete(self, workflow_id: str) -> bool:
         return await self.wait_for(self._send(super().delete(workflow_id)))
@@ -567,16 +549,12 @@ class InAThread(Told):
 
     _lock = threading.Lock()
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
+    async def appends(self, append: Append) -> None:
         def write() -> None:
             with self._lock:
-                self.check_version(workflow_id, version)
-                if lease is not None:
-                    self._check_lease(workflow_id, lease.replaces)
+                self.compare(append)
                 time.sleep(0.002)  # the disk
-                self.write(workflow_id, records, header, lease)
+                self.write(append)
 
         await asyncio.to_thread(write)
 
@@ -586,19 +564,15 @@ class InAThread(Told):
 
 
 @breaks("a cancelled write is done or not, and that is settled")
-class HalfWrittenWhenCancelled(Locked):
+class HalfWrittenWhenCancelled(LocksTheHandle):
     """Records first, then the header: a cancelled task goes between the two."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
+    async def appends(self, append: Append) -> None:
         async with self._lock:
-            self.check_version(workflow_id, version)
-            if lease is not None:
-                self._check_lease(workflow_id, lease.replaces)
-            self._records.setdefault(workflow_id, []).extend(records)
+            self.compare(append)
+            self._records.setdefault(append.workflow_id, []).extend(append.records)
             await pause()
-            self.write(workflow_id, [], header, lease)
+            self.write(append._replace(records=[]))
 
 
 @breaks("a cancellation goes on")
@@ -612,16 +586,15 @@ class SwallowsCancellation(Remote):
 
 
 @breaks("the store goes on after a cancellation")
-class KeepsTheLock(Locked):
+class KeepsTheLock(LocksTheHandle):
     """Lets go of its lock only where all goes well."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
+    async def appends(self, append: Append) -> None:
         await self._lock.acquire()
         try:
             await pause()
-            await super().appends(workflow_id, records, version, header, lease)
+            self.compare(append)
+            self.write(append)
         except Exception:
             self._lock.release()
             raise
@@ -635,74 +608,62 @@ class KeepsTheLock(Locked):
 class ForgetsTheLease(Told):
     """Takes None for no lease."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await super().appends(workflow_id, records, version, header, lease)
-        if lease is None:
-            self._leases.pop(workflow_id, None)
+    async def appends(self, append: Append) -> None:
+        await super().appends(append)
+        if append.lease is None:
+            self._leases.pop(append.workflow_id, None)
 
 
 @breaks("a lease is changed only where it replaces the one in place")
 class IgnoresReplaces(Told):
     """Stores whatever lease comes."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await super().appends(workflow_id, records, version, header, None)
-        if lease is not None:
-            self.write(workflow_id, [], header, lease)
+    async def appends(self, append: Append) -> None:
+        await super().appends(append._replace(lease=None))
+        if append.lease is not None:
+            self.write(append._replace(records=[]))
 
 
 @breaks("nobody lets go of another's lease")
 class LetsAnybodyGo(Told):
     """Compares where a lease is taken, and not where it is let go."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if lease is not None and lease.expires_at is None:
-            await super().appends(workflow_id, records, version, header, None)
-            self._leases.pop(workflow_id, None)
+    async def appends(self, append: Append) -> None:
+        if append.lease is not None and append.lease.expires_at is None:
+            await super().appends(append._replace(lease=None))
+            self._leases.pop(append.workflow_id, None)
         else:
-            await super().appends(workflow_id, records, version, header, lease)
+            await super().appends(append)
 
 
 @breaks("leases are compared by their token alone")
 class ComparesOwners(Told):
     """Lets whoever is of the owner's process replace its lease."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        held = self._leases.get(workflow_id)
-        if held is not None and lease is not None and held.owner == lease.owner:
-            lease = lease._replace(replaces=held.token)
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        held = self._leases.get(append.workflow_id)
+        if held is not None and append.lease is not None and held.owner == append.lease.owner:
+            append = append._replace(lease=append.lease._replace(replaces=held.token))
+        await super().appends(append)
 
 
 @breaks("an expired lease stays in place")
 class LetsLeasesExpire(Told):
     """A TTL on the key."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await super().appends(workflow_id, records, version, header, lease)
-        held = self._leases.get(workflow_id)
+    async def appends(self, append: Append) -> None:
+        await super().appends(append)
+        held = self._leases.get(append.workflow_id)
         if held is not None and held.expires_at < 1000:  # what the tests take for now
-            del self._leases[workflow_id]
+            del self._leases[append.workflow_id]
 
 
 @breaks("a wrong version is told before a lost lease")
 class ComparesTheLeaseFirst(Told):
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        if lease is not None:
-            self._check_lease(workflow_id, lease.replaces)
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        if append.lease is not None:
+            self._check_lease(append.workflow_id, append.lease.replaces)
+        await super().appends(append)
 
 
 @breaks("a lease is renewed by its holder alone")
@@ -734,12 +695,10 @@ class RenewGivesAnOldVersion(Told):
         super().__init__()
         self._seen: dict[str, int] = {}
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await super().appends(workflow_id, records, version, header, lease)
-        if lease is not None:
-            self._seen[workflow_id] = header.version
+    async def appends(self, append: Append) -> None:
+        await super().appends(append)
+        if append.lease is not None:
+            self._seen[append.workflow_id] = append.header.version
 
     async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
         stored = await super().renew(workflow_id, token, expires_at)
@@ -754,30 +713,24 @@ class KnowsTokensForEver(Told):
         super().__init__()
         self._holders: dict[str, set[str]] = {}
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        held, holders = self._leases.get(workflow_id), self._holders.setdefault(workflow_id, set())
-        if held is not None and lease is not None and lease.replaces in holders:
-            lease = lease._replace(replaces=held.token)
-        await super().appends(workflow_id, records, version, header, lease)
-        if lease is not None:
-            holders.add(lease.token)
+    async def appends(self, append: Append) -> None:
+        held, holders = self._leases.get(append.workflow_id), self._holders.setdefault(append.workflow_id, set())
+        if held is not None and append.lease is not None and append.lease.replaces in holders:
+            append = append._replace(lease=append.lease._replace(replaces=held.token))
+        await super().appends(append)
+        if append.lease is not None:
+            holders.add(append.lease.token)
 
 
 @breaks("of many who take a lease one gets it")
 class TakesTheLeaseAfterwards(Told):
     """Compares the version in one statement with the write, and the lease by a query before."""
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        self.check_version(workflow_id, version)
-        if lease is not None:
-            self._check_lease(workflow_id, lease.replaces)
+    async def appends(self, append: Append) -> None:
+        self.compare(append)
         await finished(pause())
-        self.check_version(workflow_id, version)
-        self.write(workflow_id, records, header, lease)
+        self.check_version(append)
+        self.write(append)
 
 
 @breaks("a renewal never undoes what comes meanwhile")
@@ -889,12 +842,10 @@ class LosesTheLastAppend(Told):
         super().__init__()
         self._begun_with: dict[str, list[Record]] = {}
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await super().appends(workflow_id, records, version, header, lease)
-        if records:
-            self._begun_with[workflow_id] = self._records[workflow_id][:version]
+    async def appends(self, append: Append) -> None:
+        await super().appends(append)
+        if append.records:
+            self._begun_with[append.workflow_id] = self._records[append.workflow_id][: append.version]
 
     async def close(self) -> None:
         for workflow_id, journal in self._begun_with.items():
@@ -915,35 +866,13 @@ class ReadsFromItsCache(Told):
             self._cache[workflow_id] = await super().read(workflow_id)
         return self._cache[workflow_id][after:]
 
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        self._cache.pop(workflow_id, None)
-        await super().appends(workflow_id, records, version, header, lease)
+    async def appends(self, append: Append) -> None:
+        self._cache.pop(append.workflow_id, None)
+        await super().appends(append)
 
     async def delete(self, workflow_id: str) -> bool:
         self._cache.pop(workflow_id, None)
         return await super().delete(workflow_id)
-
-
-@breaks("of many writers on many handles one wins")
-class LocksTheHandle(Locked):
-    """Keeps the tasks of one handle apart, by a lock in it."""
-
-    async def appends(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        await finished(self._append(workflow_id, records, version, header, lease))
-
-    async def _append(
-        self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-    ) -> None:
-        async with self._lock:
-            self.check_version(workflow_id, version)
-            if lease is not None:
-                self._check_lease(workflow_id, lease.replaces)
-            await pause()
-            self.write(workflow_id, records, header, lease)
 
 
 # Processes that are killed.

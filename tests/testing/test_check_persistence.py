@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dotmac_workflows import InMemoryPersistence, Persistence, WorkflowConfigurationError
-from dotmac_workflows.persistence import Header, LeaseChange, Record
+from dotmac_workflows.persistence import Header, Record
 from dotmac_workflows.status import WorkflowStatus
 from dotmac_workflows.testing import CheckedClause, PersistenceContractError, PersistenceReport, check_persistence
 from dotmac_workflows.testing._contract import check, comparing
@@ -21,7 +21,7 @@ from dotmac_workflows.testing._contract.bench import Bench
 from dotmac_workflows.testing._contract.clause import clause
 from dotmac_workflows.testing._contract.rows import header, records
 from testing import broken_backends
-from testing.broken_backends import BREAKS, KILLED, Bare, LineByLine, Locked, Remote, Told, open_in, sharing
+from testing.broken_backends import BREAKS, KILLED, Append, Bare, LineByLine, Remote, Told, open_in, sharing
 
 PATIENCE = {broken_backends.KeepsTheLock: 0.25}
 """For those that hang, in seconds."""
@@ -65,7 +65,6 @@ def test_every_clause_is_named_by_a_broken_backend() -> None:
     [
         (Bare, ("Persistence",)),
         (Told, ("Persistence", "Leases", "Queries")),
-        (Locked, ("Persistence", "Leases", "Queries")),
         (Remote, ("Persistence", "Leases", "Queries")),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -119,6 +118,20 @@ async def test_a_call_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     text = " ".join(str(error).split())
     assert "expected: every call to come back within 0.25 s happened: store.append('begun-2-2'," in text
     assert "replaces none) -> has not come back remedy:" in text
+
+
+async def test_a_backend_that_hangs_is_not_waited_for_in_every_clause() -> None:
+    class Hangs(Told):
+        async def appends(self, append: Append) -> None:
+            await asyncio.Event().wait()
+
+    error = await broken_clauses(sharing(Hangs), 0.05)
+    assert len(error.broken) == 3
+    outcome = {one.name: one.note for one in error.report.clauses if one.outcome == "not applicable"}
+    assert outcome.pop(NAMES[-1]).startswith("the factory cannot be sent")
+    assert outcome.pop("check finds nothing in a store that is well") == "the backend has no check"
+    assert set(outcome.values()) == {"calls hang, and were waited for long enough"}
+    assert [name for name in NAMES if name in outcome][-1] == NAMES[-2]
 
 
 async def test_an_error_that_no_protocol_names_is_told_with_its_place() -> None:
@@ -343,12 +356,10 @@ async def test_a_clause_that_looks_at_nothing_is_broken(monkeypatch: pytest.Monk
 
 async def test_a_backend_that_raises_cancelled_error_by_itself_is_told() -> None:
     class CancelsItself(Told):
-        async def appends(
-            self, workflow_id: str, records: Sequence[Record], version: int, header: Header, lease: LeaseChange | None
-        ) -> None:
-            if version:
+        async def appends(self, append: Append) -> None:
+            if append.version:
                 raise asyncio.CancelledError
-            await super().appends(workflow_id, records, version, header, lease)
+            await super().appends(append)
 
     error = await broken_clauses(sharing(CancelsItself))
     assert "no CancelledError where nobody cancels" in " ".join(str(error).split())

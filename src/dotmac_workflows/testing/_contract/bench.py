@@ -14,7 +14,7 @@ from .rows import Contents
 from .rows import header as make_header
 
 Answer = TypeVar("Answer")
-Factory: TypeAlias = Callable[[str], "Persistence | Awaitable[Persistence] | AbstractAsyncContextManager[Persistence]"]
+Factory: TypeAlias = Callable[[str], Persistence | Awaitable[Persistence] | AbstractAsyncContextManager[Persistence]]
 
 _SHOWN = 12  # calls in a message
 NO_ANSWER = "has not come back"

@@ -7,9 +7,9 @@ from ...persistence import Checks, Leases, Queries
 from . import appends, cancellation, concurrency, leases, queries, refusals, stores
 from .bench import NO_ANSWER, Bench, Factory, opened
 from .clause import Clause
-from .comparing import Broken, describe_error
+from .comparing import Broken, Hang, describe_error
 from .killed import NotStartedError, can_be_sent
-from .report import CheckedClause, Finding, PersistenceContractError, PersistenceReport
+from .report import CheckedClause, Finding, PersistenceReport, contract_error
 
 CLAUSES: tuple[Clause, ...] = (
     *appends.FIRST,
@@ -30,6 +30,8 @@ _CAPABILITIES = {
 }
 _UNSENT = "the factory cannot be sent to another process (one of a module, or a functools.partial of it, can)"
 _UNSTARTED = "no process could be started with the factory (see what it printed)"
+_HANGS = "calls hang, and were waited for long enough"
+_MOST_HANGS = 3
 _ABANDON_SECONDS = 5.0
 
 
@@ -68,15 +70,18 @@ async def check_persistence(factory: Factory, *, reopens: bool = True, patience:
         missing["other processes"] = _UNSENT
     checked: list[CheckedClause] = []
     findings: list[Finding] = []
+    hangs = 0
     for number, clause in enumerate(CLAUSES, 1):
-        if lacks := [why for need, why in missing.items() if need in clause.needs]:
-            checked.append(CheckedClause(clause.name, "not applicable", 0, lacks[0]))
+        lacks = [why for need, why in missing.items() if need in clause.needs]
+        if lacks or hangs == _MOST_HANGS:
+            checked.append(CheckedClause(clause.name, "not applicable", 0, lacks[0] if lacks else _HANGS))
             continue
         bench = Bench(factory, f"{prefix}_{number}", patience)
         error = await _error_of(clause, bench)
         if isinstance(error, NotStartedError):
             checked.append(CheckedClause(clause.name, "not applicable", 0, _UNSTARTED))
         elif error is not None:
+            hangs += isinstance(error, Hang)
             checked.append(CheckedClause(clause.name, "broken", bench.count))
             calls = tuple(bench.last_calls(error.about))
             findings.append(
@@ -86,7 +91,7 @@ async def check_persistence(factory: Factory, *, reopens: bool = True, patience:
             checked.append(CheckedClause(clause.name, "held", bench.count, bench.note))
     report = PersistenceReport(name, capabilities, tuple(checked))
     if findings:
-        raise PersistenceContractError(report, tuple(findings))
+        raise contract_error(report, findings)
     return report
 
 
@@ -109,7 +114,7 @@ async def _error_of(clause: Clause, bench: Bench) -> Broken | NotStartedError | 
         for call in waiting:
             call.answer, call.shown = NO_ANSWER, True
         which = ", ".join(call.text for call in waiting) or "one"
-        return Broken(f"every call to come back within {bench.patience:g} s", f"{which} did not")
+        return Hang(f"every call to come back within {bench.patience:g} s", f"{which} did not")
     if task.cancelled():
         return Broken("no CancelledError where nobody cancels", "a call raised CancelledError")
     error = task.exception()

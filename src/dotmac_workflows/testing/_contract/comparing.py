@@ -22,6 +22,10 @@ class Broken(Exception):  # noqa: N818 - what it says is what it is
         """The workflow whose calls show it, where the others are of no interest."""
 
 
+class Hang(Broken):
+    """A call does not come back."""
+
+
 def same(actual: object, wanted: object, what: str, *, about: str | None = None) -> None:
     """Hold a backend to an answer.
 

@@ -1,6 +1,7 @@
 """What a check found, as a table and as an error."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -90,22 +91,24 @@ class PersistenceContractError(AssertionError):
     broken: tuple[str, ...]
     """The names of the broken clauses."""
 
-    def __init__(self, report: PersistenceReport, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, message: str, *, report: PersistenceReport, broken: tuple[str, ...]) -> None:
+        super().__init__(message)
         self.report = report
-        self.broken = tuple(finding.name for finding in findings)
-        clauses = "a clause" if len(findings) == 1 else f"{len(findings)} clauses"
-        told = [f"{n}. {finding}" for n, finding in enumerate(findings, 1)]
-        first = [] if len(findings) == 1 else ["Begin with the first: others may follow from it."]
-        super().__init__(
-            "\n\n".join(
-                [
-                    f"{report.backend} breaks {clauses} of the contract of a backend; {len(report._of('held'))} held, "
-                    f"{len(report._of('not applicable'))} are not applicable.",
-                    *told,
-                    *first,
-                ]
-            )
-        )
+        self.broken = broken
+
+
+def contract_error(report: PersistenceReport, findings: Sequence[Finding]) -> PersistenceContractError:
+    """Build the error that tells of all that is broken."""
+    clauses = "a clause" if len(findings) == 1 else f"{len(findings)} clauses"
+    paragraphs = [
+        f"{report.backend} breaks {clauses} of the contract of a backend; {len(report._of('held'))} held, "
+        f"{len(report._of('not applicable'))} are not applicable.",
+        *(f"{n}. {finding}" for n, finding in enumerate(findings, 1)),
+    ]
+    if len(findings) > 1:
+        paragraphs.append("Begin with the first: others may follow from it.")
+    broken = tuple(finding.name for finding in findings)
+    return PersistenceContractError("\n\n".join(paragraphs), report=report, broken=broken)
 
 
 def _part(title: str, text: str, more: str = "") -> str:
