@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from ...errors import PersistenceError, WorkflowConfigurationError
@@ -90,35 +91,35 @@ class Handle:
         lease: LeaseChange | None = None,
     ) -> None:
         """See `Persistence.append`; without a header it comes with the one that belongs to it."""
-        header = header or make_header(workflow_id, expected_version + len(records))
+        written = header or make_header(workflow_id, expected_version + len(records))
         text = (
             f"append({workflow_id!a}, {brief(list(records))}, expected_version={expected_version}"
-            f"{_describe_header(workflow_id, header)}{_describe_change(lease)})"
+            f"{_describe_header(workflow_id, written)}{_describe_change(lease)})"
         )
-        call = self.backend.append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
-        await self._call(text, workflow_id, call, done="done")
+        call = partial(self.backend.append, expected_version=expected_version, header=written, lease=lease)
+        await self._call(text, workflow_id, partial(call, workflow_id, records), done="done")
 
     async def read(self, workflow_id: str, *, after: int = 0) -> list[Record]:
         """See `Persistence.read`."""
         options = f", after={after}" if after else ""
         return await self._call(
-            f"read({workflow_id!a}{options})", workflow_id, self.backend.read(workflow_id, after=after)
+            f"read({workflow_id!a}{options})", workflow_id, partial(self.backend.read, workflow_id, after=after)
         )
 
     async def delete(self, workflow_id: str) -> bool:
         """See `Persistence.delete`."""
-        return await self._call(f"delete({workflow_id!a})", workflow_id, self.backend.delete(workflow_id))
+        return await self._call(f"delete({workflow_id!a})", workflow_id, partial(self.backend.delete, workflow_id))
 
     async def lease(self, workflow_id: str) -> Lease | None:
         """See `Leases.lease`."""
         assert isinstance(self.backend, Leases)
-        return await self._call(f"lease({workflow_id!a})", workflow_id, self.backend.lease(workflow_id))
+        return await self._call(f"lease({workflow_id!a})", workflow_id, partial(self.backend.lease, workflow_id))
 
     async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
         """See `Leases.renew`."""
         assert isinstance(self.backend, Leases)
         text = f"renew({workflow_id!a}, {token!r}, {expires_at})"
-        return await self._call(text, workflow_id, self.backend.renew(workflow_id, token, expires_at))
+        return await self._call(text, workflow_id, partial(self.backend.renew, workflow_id, token, expires_at))
 
     async def find(
         self,
@@ -141,34 +142,38 @@ class Handle:
         if limit != 100:
             given["limit"] = limit
         words = ", ".join(f"{name}={_describe_option(value)}" for name, value in given.items())
-        return await self._call(f"find({words})", None, self.backend.find(**given))
+        return await self._call(f"find({words})", None, partial(self.backend.find, **given))
 
     async def check(self) -> None:
         """See `Checks.check`."""
         assert isinstance(self.backend, Checks)
-        await self._call("check()", None, self.backend.check(), done="done")
+        await self._call("check()", None, self.backend.check, done="done")
 
     async def contents(self, workflow_id: str) -> Contents:
         """Return all that can be seen of a workflow, to compare before and after; written down as one."""
         backend = self.backend
-        self.calls.append(summary := Call(f"{self.label} holds of {workflow_id!a}", workflow_id, counted=False))
-        records = await self._call(f"read({workflow_id!a})", workflow_id, backend.read(workflow_id), shown=False)
+        records = await self._call(
+            f"read({workflow_id!a})", workflow_id, partial(backend.read, workflow_id), shown=False
+        )
         lease, found = None, list[Header]()
         if isinstance(backend, Leases):
-            lease = await self._call(f"lease({workflow_id!a})", workflow_id, backend.lease(workflow_id), shown=False)
+            lease = await self._call(
+                f"lease({workflow_id!a})", workflow_id, partial(backend.lease, workflow_id), shown=False
+            )
         if isinstance(backend, Queries):
-            found = await self._call("find(limit=10000)", workflow_id, backend.find(limit=10_000), shown=False)
+            found = await self._call("find(limit=10000)", workflow_id, partial(backend.find, limit=10_000), shown=False)
         contents = Contents(records, lease, [header for header in found if header.workflow_id == workflow_id])
+        self.calls.append(summary := Call(f"{self.label} holds of {workflow_id!a}", workflow_id, counted=False))
         summary.answer = brief(contents)
         return contents
 
     async def _call(
-        self, text: str, about: str | None, call: Awaitable[Answer], *, done: str = "", shown: bool = True
+        self, text: str, about: str | None, call: Callable[[], Awaitable[Answer]], *, done: str = "", shown: bool = True
     ) -> Answer:
         entry = Call(f"{self.label}.{text}", about, shown=shown)
         self.calls.append(entry)
         try:
-            answer = await call
+            answer = await call()
         except BaseException as error:
             entry.shown = True
             known = isinstance(error, PersistenceError | asyncio.CancelledError)

@@ -208,7 +208,7 @@ async def a_cancelled_write_is_settled(bench: Bench) -> None:
         if one.found != one.before:
             same(one.found, one.after, f"what is stored of {one.workflow_id!r}", about=one.workflow_id)
     if sweep.cancelled:
-        await asyncio.sleep(max(_LATER_SECONDS, 3 * sweep.slowest))
+        await asyncio.sleep(min(max(_LATER_SECONDS, 3 * sweep.slowest), bench.patience / 2))
     for one in sweep.cancelled:
         what = f"what is stored of {one.workflow_id!r}, some time after its write was cancelled,"
         same(await sweep.store.contents(one.workflow_id), one.found, what, about=one.workflow_id)

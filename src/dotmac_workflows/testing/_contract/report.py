@@ -64,11 +64,15 @@ class Finding(NamedTuple):
     """A broken clause, told."""
 
     name: str
+    """See `Clause.name`; so with `rule`, `why` and `remedy`."""
     rule: str
     why: str
     expected: str
+    """What was to come."""
     happened: str
+    """What came."""
     calls: tuple[str, ...]
+    """The calls that show it, with what they answered."""
     remedy: str
 
     def __str__(self) -> str:
