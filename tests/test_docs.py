@@ -141,7 +141,13 @@ def run_page(text: str, name: str) -> list[tuple[str, str]]:
     compared = []
     printed = io.StringIO()
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    environment = {**os.environ, "PYTHONPATH": str(TOP / "src"), "COLUMNS": "80"}
+    # The plugins of pytest that are installed here have something to say of settings that a reader has not made.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TOP / "src"),
+        "COLUMNS": "80",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+    }
     with asyncio.Runner() as runner:
         for block in blocks(text):
             if block.file:
