@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "verification": UP_TO_RUN | {"_listing"},
     FACE: ABOVE_BASE,
     **{top: ABOVE_BASE | {top, FACE} for top in TOP},
+    "testing": ABOVE_BASE | {"testing", FACE, "integrations"},  # each only where its extra is installed
     "__main__": frozenset({"cli"}),
 }
 
