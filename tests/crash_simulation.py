@@ -52,8 +52,8 @@ STOPS: tuple[Behaviour, ...] = (
 )
 CANCELS: tuple[Behaviour, ...] = ("cancel", "cancel_fail", "interrupt")
 GATES: tuple[Behaviour, ...] = ("approve", "pause_approve", "reject", "cancel_at_gate")
-NAMES = ("reserve", "book", "reserve", "send", "book")
-"""Two come twice."""
+NAMES = ("reserve", "book", "reserve", "send", "book", "bill", "send", "reserve", "file", "bill", "send", "close")
+"""Most come more than once."""
 MIXED = 3
 """Up to so many steps are undone in every mix of ways; see `_undoings`."""
 LONG = 400
@@ -93,9 +93,10 @@ class World:
     Args:
         script: What happens to it.
         schedule: The numbers of the points at which the driver is lost, from 0.
+        host: What drives in it.
     """
 
-    def __init__(self, script: Script, schedule: Iterable[int] = ()) -> None:
+    def __init__(self, script: Script, schedule: Iterable[int] = (), host: "type[SimulatedHost] | None" = None) -> None:
         self.script = script
         self.schedule = tuple(schedule)
         self.points = 0
@@ -105,6 +106,7 @@ class World:
         self.journal: list[Event] = []
         self.judge = Judge(script.steps, script.settings)
         self._fork = False
+        self._host = host or SimulatedHost
         self._passes = self._rollback_passes = 0
         self._happened: set[int] = set()
         self._instant = 0
@@ -193,7 +195,7 @@ class World:
     def _take_over(self, state: RunState, facts: list[Event]) -> None:
         self._drivers += 1
         driver = f"driver-{self._drivers}"
-        coroutine = drive(SimulatedHost(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
+        coroutine = drive(self._host(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
         try:
             coroutine.send(None)
         except StopIteration as end:
@@ -212,7 +214,7 @@ class World:
         """Return what the journal amounts to, for one caller to own."""
         if self._folded is None:
             self._folded = replay("simulated", self.journal)
-        return _owned(self._folded)
+        return owned(self._folded)
 
     def append(self, events: list[Event], version: int) -> None:
         self.judge.committed(events, version)
@@ -319,7 +321,7 @@ def _with_its_own(thing: _Thing) -> _Thing:
     return other
 
 
-def _owned(state: RunState) -> RunState:
+def owned(state: RunState) -> RunState:
     """Return another state that is equal, and shares nothing that a fold changes."""
     other = RunState(*_values(state))
     other.results = state.results.copy()
