@@ -1,0 +1,25 @@
+"""The list of mutants that no test can tell from the original, each with the reason."""
+
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+LIST = Path(__file__).with_name("survivors.toml")
+
+
+class Survivor(NamedTuple):
+    """A mutant that may survive."""
+
+    module: str
+    function: str
+    before: str
+    """The lines that it replaces, without the indentation that they share."""
+    after: str
+    why: str
+    """Why it makes no difference that a test could or should see."""
+
+
+def listed() -> list[Survivor]:
+    """Return the list."""
+    table = tomllib.loads(LIST.read_text(encoding="utf-8"))
+    return [Survivor(**{"function": "", **entry}) for entry in table["survivor"]]
