@@ -70,13 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with options.results.open("a", encoding="utf-8") as file:
                 _write(file, tried[number], outcome)
 
-    changes = [trying.Change(mutant.module, mutant.function, partial(making.source, mutant)) for mutant in tried]
+    def measured(costs: trying.Costs) -> None:
+        print(f"{len(costs)} tests measured", flush=True)
+        if options.costs is not None:
+            trying.save(costs, options.costs)
+
+    changes = [trying.Change(mutant.module, mutant.function, partial(getattr, mutant, "source")) for mutant in tried]
     tests = options.tests or ["tests", *(f"--ignore={path}" for path in OTHER_TESTS)]
     with tempfile.TemporaryDirectory() as scratch:
         known = trying.load(options.costs) if options.costs is not None and options.costs.exists() else {}
-        costs = trying.try_all(changes, tests, options.jobs, options.seconds, told, Path(scratch), known)
-    if options.costs is not None:
-        trying.save(costs, options.costs)
+        trying.try_all(changes, tests, options.jobs, options.seconds, told, Path(scratch), known, measured)
     return _report(made, results, time.monotonic() - began)
 
 
@@ -110,9 +113,9 @@ def _not_killed(path: Path, mutants: list[making.Mutant]) -> list[making.Mutant]
 
 
 def _write(file: IO[str], mutant: making.Mutant, outcome: trying.Outcome) -> None:
-    line = {**mutant._asdict(), **outcome._asdict()}
+    line = {"module": mutant.module, "number": mutant.number, "function": mutant.function, **outcome._asdict()}
     if outcome.verdict != "killed":
-        line |= making.change(mutant)._asdict()
+        line |= mutant.change._asdict()
     file.write(json.dumps(line) + "\n")
 
 
@@ -127,7 +130,7 @@ def _report(made: list[making.Mutant], results: Results, elapsed: float) -> int:
             continue
         counts[mutant.module][verdict] += 1
         if verdict == "survived":
-            line, before, after = making.change(mutant)
+            line, before, after = mutant.change
             key = (mutant.module, mutant.function, before, after)
             if known[key]:
                 known[key] -= 1

@@ -82,6 +82,7 @@ def _start(number: int, work: Work, patience: float) -> Told:
     status = 1
     try:
         os.setsid()  # so that what it starts ends with it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has those in its background ignore it
         os.close(reader)
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):

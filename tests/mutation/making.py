@@ -6,7 +6,8 @@ here, `trying` runs the tests.
 """
 
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +31,25 @@ class Mutant(NamedTuple):
     """The qualified name of the outermost function that is changed; empty at the level of a module or class."""
     left_out: str
     """Why it is not tried; empty: it is."""
+    start: int
+    """Where the text begins that it replaces."""
+    end: int
+    text: str
+    """What is there instead."""
 
     @property
-    def in_code(self) -> bool:
-        """Whether the change is within the body of a function, so that it can be put into a loaded module."""
-        return bool(self.function)
+    def source(self) -> str:
+        """The whole text of the module."""
+        old = original(self.module)
+        return old[: self.start] + self.text + old[self.end :]
+
+    @property
+    def change(self) -> "Change":
+        """What is changed, in lines."""
+        old, new = original(self.module).splitlines(), self.source.splitlines()
+        first = _common(old, new)
+        last = _common(old[first:][::-1], new[first:][::-1])
+        return Change(first + 1, _dedent(old[first : len(old) - last]), _dedent(new[first : len(new) - last]))
 
 
 class Change(NamedTuple):
@@ -48,50 +63,57 @@ class Change(NamedTuple):
 
 def mutants(module: str) -> list[Mutant]:
     """Return a module's mutants."""
-    tree, mutations = _made(module)
+    tree, mutations, _, _ = create_mutations(module, original(module))
     functions, types, defaults = _places(tree)
+    spans = {node: _span(node, name, original(module)) for node, name in functions.items()}
     made = []
     for number, mutation in enumerate(mutations):
-        function = functions.get(mutation.contained_by_top_level_function, "")
-        if mutation.original_node in defaults:
-            function = ""
-        made.append(Mutant(module, number, function, _left_out(mutation, types)))
+        node = mutation.contained_by_top_level_function
+        span = spans.get(node) if node is not None else None
+        if span is not None and isinstance(node, cst.FunctionDef):
+            start, end, depth = span
+            text = _indented(node.deep_replace(mutation.original_node, mutation.mutated_node), depth)
+        else:
+            changed = tree.deep_replace(mutation.original_node, mutation.mutated_node)
+            assert isinstance(changed, cst.Module)
+            start, end, text = 0, len(original(module)), changed.code
+        function = functions.get(node, "") if node is not None and mutation.original_node not in defaults else ""
+        made.append(Mutant(module, number, function, _left_out(mutation, types), start, end, text))
     return made
 
 
-def source(mutant: Mutant) -> str:
-    """Return the whole text of a mutant's module."""
-    tree, mutations = _made(mutant.module)
-    mutation = mutations[mutant.number]
-    changed = tree.deep_replace(mutation.original_node, mutation.mutated_node)
-    assert isinstance(changed, cst.Module)
-    return changed.code
-
-
-def change(mutant: Mutant) -> Change:
-    """Return what a mutant changes."""
-    old, new = original(mutant.module).splitlines(), source(mutant).splitlines()
-    first = next((n for n, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), min(map(len, (old, new))))
-    last = 0
-    while last < min(len(old), len(new)) - first and old[-1 - last] == new[-1 - last]:
-        last += 1
-    return Change(first + 1, _dedent(old[first : len(old) - last]), _dedent(new[first : len(new) - last]))
-
-
+@cache
 def original(module: str) -> str:
     """Return the text of a module as it is."""
     return (SOURCE / module).read_text(encoding="utf-8")
 
 
-@cache
-def _made(module: str) -> tuple[cst.Module, list[Mutation]]:
-    tree, mutations, _, _ = create_mutations(module, original(module))
-    return tree, mutations
+def _span(node: cst.CSTNode, name: str, text: str) -> tuple[int, int, int] | None:
+    """Return where a function's text begins and ends and how deep it is, if it can be told from the tree's own."""
+    depth = name.count(".")
+    own = _indented(node, depth)
+    start = text.find(own)
+    return (start, start + len(own), depth) if start >= 0 and text.count(own) == 1 else None
 
 
-def _places(tree: cst.Module) -> tuple[dict[cst.CSTNode | None, str], set[cst.CSTNode], set[cst.CSTNode]]:
+def _indented(node: cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode], depth: int) -> str:
+    assert isinstance(node, cst.FunctionDef)
+    return textwrap.indent(cst.Module([node]).code, "    " * depth)
+
+
+def _common(some: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many there are at the beginning that are the same."""
+    count = 0
+    for one, other in zip(some, others, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _places(tree: cst.Module) -> tuple[dict[cst.CSTNode, str], set[cst.CSTNode], set[cst.CSTNode]]:
     """Return the outermost functions by name, what is only types, and what runs when a function is defined."""
-    functions: dict[cst.CSTNode | None, str] = {}
+    functions: dict[cst.CSTNode, str] = {}
     types: set[cst.CSTNode] = set()
     defaults: set[cst.CSTNode] = set()
 

@@ -8,6 +8,7 @@ A process that a test starts has the code on the disk and not the mutant, one th
 """
 
 import gc
+import importlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -20,6 +21,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from functools import cache
 from inspect import CO_NEWLOCALS
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import IO, NamedTuple
@@ -83,8 +85,9 @@ def try_all(
     limits: Sequence[float],
     told: Told,
     scratch: Path,
-    known: Costs | None = None,
-) -> Costs:
+    known: Costs,
+    measured: Callable[[Costs], None],
+) -> None:
     """Try every change, and tell how each ended; for a process that has not imported the library.
 
     Args:
@@ -95,9 +98,7 @@ def try_all(
         told: Called with a change's number, when its trial has ended.
         scratch: A folder for temporary files.
         known: What tests take that need not be measured.
-
-    Returns:
-        What the tests take.
+        measured: Called with what all of them take, before the first trial.
     """
     costs: Costs = {}
     cold: list[int] = []
@@ -107,7 +108,7 @@ def try_all(
         try:
             os.close(reader)
             with os.fdopen(writer, "w", buffering=1) as out:
-                pytest.main([*OPTIONS, *tests], plugins=[_Session(changes, jobs, limits, scratch, known or {}, out)])
+                pytest.main([*OPTIONS, *tests], plugins=[_Session(changes, jobs, limits, scratch, known, out)])
         finally:
             sys.stdout.flush()
             os._exit(0)
@@ -118,6 +119,8 @@ def try_all(
             if what == "cost":
                 name, seconds, places = rest
                 costs[name] = Cost(seconds, frozenset((module, function) for module, function in places))
+            elif what == "measured":
+                measured(costs)
             elif rest[0] == "cold":
                 cold.append(what)
             else:
@@ -126,7 +129,6 @@ def try_all(
     if not costs:
         raise RuntimeError("no test was found that passes without a mutant")
     _passes_over(changes, cold, jobs, limits, costs, told, _cold_work, scratch)
-    return costs
 
 
 class _Session:
@@ -154,6 +156,9 @@ class _Session:
         costs |= _measure([item for item in session.items if item.nodeid not in costs], self._scratch)
         for name, cost in costs.items():
             self._tell("cost", name, cost.seconds, sorted(cost.places))
+        self._tell("measured")
+        for module in {change.module for change in self._changes}:
+            _compiled(str(importlib.import_module(module_name(module)).__file__))
         loaded, items = _loaded(), {item.nodeid: item for item in session.items}
         gc.collect()
         gc.freeze()  # so that the forks share more
@@ -294,21 +299,27 @@ def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:
 
 
 def _measure(items: Sequence[pytest.Item], scratch: Path) -> Costs:
-    """Run every test once, in a fork, and return what those take that pass."""
+    """Run every test once, in a fork, and return what those take that pass; without those that hang."""
     file = scratch / "costs"
+    left = list(items)
 
-    def work(_number: int, _out: IO[str]) -> None:
-        with file.open("w", encoding="utf-8") as out:
-            for item, following in zip(items, [*items[1:], None], strict=True):
-                out.write(json.dumps(_cost(item, following)) + "\n")
+    def work(_number: int, out: IO[str]) -> None:
+        with file.open("a", encoding="utf-8", buffering=1) as costs:
+            for item, following in zip(left, [*left[1:], None], strict=True):
+                out.write("another\n")
+                costs.write(json.dumps(_cost(item, following)) + "\n")
 
-    for _ in forks.run(iter([0]), 1, work, lambda _: 3600):
-        pass
-    costs = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        name, seconds, places, passed = json.loads(line)
-        if passed:
-            costs[name] = Cost(seconds, frozenset((module, function) for module, function in places))
+    costs: Costs = {}
+    while left:
+        for _ in forks.run(iter([0]), 1, work, lambda _: _PATIENCE_AT_FIRST):
+            pass
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            name, seconds, places, passed = json.loads(line)
+            if passed:
+                costs[name] = Cost(seconds, frozenset((module, function) for module, function in places))
+        left = left[len(lines) + 1 :]
+        file.unlink()
     return costs
 
 
@@ -356,7 +367,7 @@ def exchange(loaded: dict[CodeType, list[FunctionType]], change: Change) -> str:
     """
     file = sys.modules[module_name(change.module)].__file__
     assert file is not None
-    before = compile(Path(file).read_text(encoding="utf-8"), file, "exec", dont_inherit=True)
+    before = _compiled(file)
     after = compile(change.text(), file, "exec", dont_inherit=True)
     if before == after:
         return "same"
@@ -373,6 +384,11 @@ def exchange(loaded: dict[CodeType, list[FunctionType]], change: Change) -> str:
                 return "cold"
             function.__code__ = new
     return "" if different else "same"
+
+
+@cache
+def _compiled(file: str) -> CodeType:
+    return compile(Path(file).read_text(encoding="utf-8"), file, "exec", dont_inherit=True)
 
 
 def _pairs(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
