@@ -15,6 +15,8 @@ class Survivor(NamedTuple):
     before: str
     """The lines that it replaces, without the indentation that they share."""
     after: str
+    times: int
+    """How often the function has just this line, so that there are as many mutants that look alike."""
     why: str
     """Why it makes no difference that a test could or should see."""
 
@@ -22,4 +24,4 @@ class Survivor(NamedTuple):
 def listed() -> list[Survivor]:
     """Return the list."""
     table = tomllib.loads(LIST.read_text(encoding="utf-8"))
-    return [Survivor(**{"function": "", **entry}) for entry in table["survivor"]]
+    return [Survivor(**{"function": "", "times": 1, **entry}) for entry in table["survivor"]]

@@ -19,10 +19,10 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from inspect import CO_NEWLOCALS
+from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import IO, NamedTuple
 
@@ -32,10 +32,20 @@ from _pytest.runner import runtestprotocol
 from mutation import forks
 
 PACKAGE = "dotmac_workflows"
-OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    "-q",
+    "-s",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:faulthandler",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
 
-_PATIENCE = 8.0  # seconds that a test may take beyond twenty times what it took without a mutant
-_PATIENCE_AT_FIRST = 60.0  # and until the first one has begun
+PATIENCE = 8.0
+"""Seconds that a test may take beyond twenty times what it took without a mutant."""
+_PATIENCE_AT_FIRST = 60.0  # seconds until the first test begins
 
 Place = tuple[str, str]
 """A module's path below the package, and the qualified name of an outermost function in it."""
@@ -269,7 +279,8 @@ def _outcome(lines: list[str], hung: bool, before: int) -> Outcome:
 def _choose(place: Place, killers: Counter[str], costs: Costs, done: set[str], seconds: float) -> list[str]:
     """Return the tests that come by a place and fit into a time: those that killed there, then the quickest."""
     coming = [name for name, cost in costs.items() if name not in done and _comes_by(cost.places, place)]
-    chosen, total = [], 0.0
+    chosen: list[str] = []
+    total = 0.0
     for name in sorted(coming, key=lambda name: (-killers[name], costs[name].seconds)):
         total += costs[name].seconds
         if chosen and total > seconds:
@@ -285,7 +296,7 @@ def _comes_by(places: frozenset[Place], place: Place) -> bool:
 
 def _patience(line: str, costs: Costs) -> float:
     cost = costs.get(line)
-    return _PATIENCE_AT_FIRST if cost is None else _PATIENCE + 20 * cost.seconds
+    return _PATIENCE_AT_FIRST if cost is None else PATIENCE + 20 * cost.seconds
 
 
 def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:
@@ -337,7 +348,7 @@ def _cost(item: pytest.Item, following: pytest.Item | None) -> tuple[str, float,
         passed = _passes(item, following)
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]  # it takes None, as sys.setprofile does
+        threading.setprofile(None)
     places = {place for code in seen if (place := _place(code)) is not None}
     return item.nodeid, time.perf_counter() - began, sorted(places), passed
 
@@ -453,7 +464,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         if fullname != self._name:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         spec.loader = _Loader(fullname, spec.origin, self._text)
         return spec
 
