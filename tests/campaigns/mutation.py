@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import IO
 
@@ -52,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None)
     hypothesis.settings.load_profile("mutation")
-    made = [mutant for module in _modules(options.modules) for mutant in making.mutants(module)]
+    # In processes of their own, so that the syntax trees are not in the memory of what will be forked so often.
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+        made = [mutant for mutants in pool.map(making.mutants, _modules(options.modules)) for mutant in mutants]
+    for mutant in made:
+        making.original(mutant.module)  # read by now, whatever is done to the file meanwhile
     tried = [mutant for mutant in made if not mutant.left_out]
     if options.again is not None:
         tried = _not_killed(options.again, tried)

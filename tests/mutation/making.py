@@ -149,7 +149,7 @@ def _left_out(mutation: Mutation, types: set[cst.CSTNode]) -> str:
     if isinstance(node, cst.SimpleString) and isinstance(mutated, cst.SimpleString):
         if _SQL.match(node.raw_value):
             return "case of SQL" if mutated.raw_value.lower() == node.raw_value.lower() else ""
-        if " " in node.raw_value.strip():
+        if " " in node.raw_value and any(map(str.isalpha, node.raw_value)):
             return "wording"
     return ""
 

@@ -45,6 +45,7 @@ OPTIONS = (
 
 PATIENCE = 8.0
 """Seconds that a test may take beyond twenty times what it took without a mutant."""
+_FILES_AT_FIRST = 3
 _PATIENCE_AT_FIRST = 60.0  # seconds until the first test begins
 
 Place = tuple[str, str]
@@ -238,11 +239,12 @@ def _passes_over(
         chosen: dict[int, list[str]] = {}
 
         def choose(
-            waiting: list[int] = left, limit: float = limit, chosen: dict[int, list[str]] = chosen
+            waiting: list[int] = left, limit: float = limit, chosen: dict[int, list[str]] = chosen, turn: int = turn
         ) -> Iterator[int]:
             for number in waiting:
                 place = changes[number][:2]
-                chosen[number] = _choose(place, killers[place], costs, set(done[number]), limit)
+                tests = _choose(place, killers[place], costs, set(done[number]), limit)
+                chosen[number] = tests if place[1] or turn else _of_few_files(tests)
                 yield number
 
         def work_on(number: int, out: IO[str], chosen: dict[int, list[str]] = chosen) -> None:
@@ -287,6 +289,12 @@ def _choose(place: Place, killers: Counter[str], costs: Costs, done: set[str], s
             break
         chosen.append(name)
     return chosen
+
+
+def _of_few_files(tests: list[str]) -> list[str]:
+    """Return those tests that are in the first files: to load all files takes longer than most tests."""
+    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))[:_FILES_AT_FIRST]
+    return [name for name in tests if name.partition("::")[0] in files]
 
 
 def _comes_by(places: frozenset[Place], place: Place) -> bool:
