@@ -81,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.costs is not None:
             trying.save(costs, options.costs)
 
-    changes = [trying.Change(mutant.module, mutant.function, partial(getattr, mutant, "source")) for mutant in tried]
+    killers = _killers(options.killers) if options.killers is not None else {}
+    changes = [
+        trying.Change(mutant.module, mutant.function, partial(getattr, mutant, "source"), killers.get(_key(mutant), ""))
+        for mutant in tried
+    ]
     tests = options.tests or ["tests", *(f"--ignore={path}" for path in OTHER_TESTS)]
     with tempfile.TemporaryDirectory() as scratch:
         known = trying.load(options.costs) if options.costs is not None and options.costs.exists() else {}
@@ -99,6 +103,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, nargs="+", default=LIMITS, help="seconds of tests, for each pass")
     parser.add_argument("--costs", type=Path, help="a file that keeps what the tests take, measured once")
     parser.add_argument("--results", type=Path, help="a file that gets a line of JSON for each mutant that was tried")
+    parser.add_argument("--killers", type=Path, help="such a file: try the test first that killed a mutant there")
     parser.add_argument("--again", type=Path, help="such a file: try only what was not killed there")
     return parser.parse_args(arguments)
 
@@ -116,6 +121,15 @@ def _not_killed(path: Path, mutants: list[making.Mutant]) -> list[making.Mutant]
         result = json.loads(line)
         verdicts[result["module"], result["number"]] = result["verdict"]
     return [mutant for mutant in mutants if verdicts.get((mutant.module, mutant.number)) not in ("killed", "same")]
+
+
+def _killers(path: Path) -> dict[tuple[str, int], str]:
+    results = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {(result["module"], result["number"]): result["test"] for result in results if result["test"] != "import"}
+
+
+def _key(mutant: making.Mutant) -> tuple[str, int]:
+    return mutant.module, mutant.number
 
 
 def _write(file: IO[str], mutant: making.Mutant, outcome: trying.Outcome) -> None:

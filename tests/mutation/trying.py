@@ -60,6 +60,8 @@ class Change(NamedTuple):
     """The outermost function that differs; empty: what differs is not in a function."""
     text: Callable[[], str]
     """Makes the module's text; called in the fork."""
+    first: str = ""
+    """A test to try first, since it failed the last time."""
 
 
 class Outcome(NamedTuple):
@@ -243,7 +245,8 @@ def _passes_over(
         ) -> Iterator[int]:
             for number in waiting:
                 place = changes[number][:2]
-                tests = _choose(place, killers[place], costs, set(done[number]), limit)
+                likely = killers[place] + Counter({changes[number].first: 10**6})
+                tests = _choose(place, likely, costs, set(done[number]), limit)
                 chosen[number] = tests if place[1] or turn else _of_few_files(tests)
                 yield number
 
