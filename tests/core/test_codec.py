@@ -2,6 +2,9 @@
 
 import json
 import math
+import sys
+from decimal import Decimal
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -156,16 +159,38 @@ def test_a_text_of_the_users_has_a_limit_and_a_type(name: str, event: Any) -> No
     assert str(refused.value) == f"{name} is of type int, and must be a str or None."
 
 
-@pytest.mark.parametrize(("value", "written"), [(0.1, "0.1"), (1e300, "1e+300"), (2, "2"), (True, "true")])
+class Seconds(float):
+    """A number of a class of its own, with a text of its own."""
+
+    def __repr__(self) -> str:
+        return "a while"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.1, "0.1"),
+        (1e300, "1e+300"),
+        (2, "2"),
+        (-2, "-2"),
+        (sys.float_info.max, repr(sys.float_info.max)),
+        (Seconds(0.5), "0.5"),
+        (HTTPStatus.OK, "200"),
+    ],
+)
 def test_seconds_are_written_as_json_has_them(value: float, written: str) -> None:
     text = codec.write_result(WorkflowResult(True, "pay", execution_time=value), Codec())
     assert text == f'{{"success":true,"step":"pay","execution_time":{written}}}'
+    assert codec._read_result(json.loads(text)).execution_time == value
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_seconds_that_json_does_not_have_are_never_written(value: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, True, "1", Decimal("1.5"), 10**309, []])
+def test_seconds_that_could_not_be_read_back_are_refused(value: Any) -> None:
+    with pytest.raises(WorkflowConfigurationError) as caught:
         codec.write_result(WorkflowResult(True, "pay", execution_time=value), Codec())
+    assert str(caught.value) == (
+        f"execution_time is of type {type(value).__name__}, and must be a finite number of seconds, or None."
+    )
 
 
 @pytest.mark.parametrize(("event", "path"), [
