@@ -81,9 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.costs is not None:
             trying.save(costs, options.costs)
 
+    known_to_survive = survivors.allowed()
     killers = _killers(options.killers) if options.killers is not None else {}
     changes = [
-        trying.Change(mutant.module, mutant.function, partial(getattr, mutant, "source"), killers.get(_key(mutant), ""))
+        trying.Change(
+            mutant.module,
+            mutant.function,
+            partial(getattr, mutant, "source"),
+            killers.get((mutant.module, mutant.number), ""),
+            mutant.key in known_to_survive,
+        )
         for mutant in tried
     ]
     tests = options.tests or ["tests", *(f"--ignore={path}" for path in OTHER_TESTS)]
@@ -128,10 +135,6 @@ def _killers(path: Path) -> dict[tuple[str, int], str]:
     return {(result["module"], result["number"]): result["test"] for result in results if result["test"] != "import"}
 
 
-def _key(mutant: making.Mutant) -> tuple[str, int]:
-    return mutant.module, mutant.number
-
-
 def _write(file: IO[str], mutant: making.Mutant, outcome: trying.Outcome) -> None:
     line = {"module": mutant.module, "number": mutant.number, "function": mutant.function, **outcome._asdict()}
     if outcome.verdict != "killed":
@@ -141,7 +144,7 @@ def _write(file: IO[str], mutant: making.Mutant, outcome: trying.Outcome) -> Non
 
 def _report(made: list[making.Mutant], results: Results, elapsed: float) -> int:
     """Print what became of the mutants; returns the exit code."""
-    known = Counter(survivor[:4] for survivor in survivors.listed())
+    known = survivors.allowed()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     news = 0
     for mutant in made:
@@ -151,9 +154,8 @@ def _report(made: list[making.Mutant], results: Results, elapsed: float) -> int:
         counts[mutant.module][verdict] += 1
         if verdict == "survived":
             line, before, after = mutant.change
-            key = (mutant.module, mutant.function, before, after)
-            if known[key]:
-                known[key] -= 1
+            if known[mutant.key]:
+                known[mutant.key] -= 1
                 counts[mutant.module]["explained"] += 1
             else:
                 news += 1

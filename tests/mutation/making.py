@@ -44,6 +44,11 @@ class Mutant(NamedTuple):
         return old[: self.start] + self.text + old[self.end :]
 
     @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What it is in the list of survivors."""
+        return self.module, self.function, *self.change[1:]
+
+    @property
     def change(self) -> "Change":
         """What is changed, in lines."""
         old, new = original(self.module).splitlines(), self.source.splitlines()

@@ -62,6 +62,8 @@ class Change(NamedTuple):
     """Makes the module's text; called in the fork."""
     first: str = ""
     """A test to try first, since it failed the last time."""
+    once: bool = False
+    """Whether it is tried with the first limit alone, since it is known to survive."""
 
 
 class Outcome(NamedTuple):
@@ -264,7 +266,7 @@ def _passes_over(
             done[number] += lines[:-1]
             if outcome.verdict == "killed":
                 killers[changes[number][:2]][outcome.test] += 1
-            if outcome.verdict == "survived" and turn < len(limits) - 1:
+            if outcome.verdict == "survived" and turn < len(limits) - 1 and not changes[number].once:
                 survived.append(number)
             else:
                 told(number, outcome)
