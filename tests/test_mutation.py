@@ -33,34 +33,16 @@ def test_no_survivor_is_listed_twice() -> None:
     assert [survivor for survivor in listed if listed.count(survivor) > survivor.times] == []
 
 
+# What is changed, in which function, and to what; what becomes of it.
 PLANTED = [
-    # What is changed, what it is changed to, what becomes of it.
-    (
-        "_core/decide.py",
-        "_turn_round",
-        "is not None or state.rejected\n        events",
-        "is not None\n        events",
-        "survived",
-    ),
+    ("_core/decide.py", "_attend", "state.step_failed:", "state.step_failed and not state.gated:", "survived"),
     ("_core/decide.py", "_turn_round", "if cancelled else", "if not cancelled else", "killed"),
     ("_core/state.py", "", "ev.CancelRequested: _cancel_requested", "ev.CancelRequested: _claimed", "killed"),
     ("_core/state.py", "", "rollback: Rollback | None = None", "rollback: Any = Rollback", "killed"),
     ("_core/state.py", "", "gates: int = 0\n", "gates: int = 1\n", "survived"),
-    (
-        "_core/state.py",
-        "_claimed",
-        "    state.owner = event.owner",
-        "    # unowned\n    state.owner = event.owner",
-        "same",
-    ),
-    (
-        "_core/state.py",
-        "_step_failed",
-        "    state.in_flight = None\n    state.results.append(event.result)\n    if",
-        "    while True: pass\n    if",
-        "timeout",
-    ),
-]
+    ("_core/state.py", "_claimed", "state.owner = event.owner", "state.owner = event.owner  # alone", "same"),
+    ("_core/state.py", "_claimed", "state.owner = event.owner", "while True: pass", "timeout"),
+]  # fmt: skip
 
 RUN = """
 import json, sys
@@ -103,3 +85,75 @@ def test_a_planted_mutant_is_noticed_and_one_that_no_test_can_see_survives(tmp_p
         text=True,
     )
     assert json.loads(ran.stdout.splitlines()[-1]) == [verdict for *_, verdict in PLANTED]
+
+
+MODULE = '''\
+"""A module."""
+
+from typing import TypeAlias
+
+Number: TypeAlias = int | None
+LIMIT = 3
+SQL = "SELECT a FROM b"
+
+
+class Till:
+    """A class."""
+
+    open: bool = False
+
+    def pay(self, sum: int, times: int = 2) -> str:
+        # Why.
+        if sum > LIMIT:
+            raise ValueError("too much to pay")
+        return f"{sum}" + "!"
+'''
+
+
+def test_the_mutants_are_those_of_the_tool_and_what_is_left_out_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = pytest.importorskip("mutation.making", reason="mutmut is in the mutation extra only; .ci/run installs it")
+    monkeypatch.setattr(making, "SOURCE", tmp_path)
+    (tmp_path / "till.py").write_text(MODULE, encoding="utf-8")
+    mutants = making.mutants("till.py")
+    changes = {(mutant.function, mutant.change.before, mutant.change.after): mutant.left_out for mutant in mutants}
+    assert (
+        changes.items()
+        >= {
+            ("Till.pay", "if sum > LIMIT:", "if sum >= LIMIT:"): "",
+            ("Till.pay", 'return f"{sum}" + "!"', 'return f"{sum}" - "!"'): "",
+            ("Till.pay", 'return f"{sum}" + "!"', 'return f"{sum}" + "XX!XX"'): "",
+            ("Till.pay", 'raise ValueError("too much to pay")', "raise ValueError(None)"): "",
+            ("Till.pay", 'raise ValueError("too much to pay")', 'raise ValueError("TOO MUCH TO PAY")'): "wording",
+            (
+                "",
+                "def pay(self, sum: int, times: int = 2) -> str:",
+                "def pay(self, sum: int, times: int = 3) -> str:",
+            ): "",
+            ("", "LIMIT = 3", "LIMIT = 4"): "",
+            ("", "open: bool = False", "open: bool = True"): "",
+            ("", 'SQL = "SELECT a FROM b"', 'SQL = "select a from b"'): "case of SQL",
+            ("", 'SQL = "SELECT a FROM b"', 'SQL = "XXSELECT a FROM bXX"'): "",
+            ("", "Number: TypeAlias = int | None", "Number: TypeAlias = int & None"): "types",
+        }.items()
+    )
+    assert not any("Why" in text or "A class" in text for _, *texts in changes for text in texts)
+    for mutant in mutants:
+        line, before, after = mutant.change
+        lines = mutant.source.splitlines()
+        assert [text.strip() for text in lines[line - 1 : line - 1 + after.count("\n") + 1]] == [
+            text.strip() for text in after.split("\n")
+        ]
+        assert mutant.source.count("\n") - MODULE.count("\n") == after.count("\n") - before.count("\n")
+
+
+def test_a_campaign_of_nothing_is_an_error() -> None:
+    pytest.importorskip("mutmut", reason="mutmut is in the mutation extra only; .ci/run installs it")
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.campaigns.mutation", "--modules", "_core/__init__.py"],
+        cwd=TOP,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (1, "error: there is nothing to try\n")
