@@ -116,6 +116,11 @@ def test_fields_that_are_not_those_of_the_kind_are_named() -> None:
     assert str(caught.value) == "its body is not that of a 'resumed' (its fields are ['a', 'b'], not ['actor'])"
 
 
+def test_a_body_that_is_no_json_is_refused() -> None:
+    with pytest.raises(JournalCorruptError, match="^its body is not"):
+        codec.decode("resumed", 1, "{", Codec())
+
+
 def test_a_kind_that_there_is_not_is_a_newer_versions() -> None:
     with pytest.raises(JournalTooNewError) as caught:
         codec.decode("teleported", 1, "{}", Codec())

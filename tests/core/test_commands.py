@@ -325,6 +325,7 @@ def test_a_settled_step_keeps_everything() -> None:
         (0, datetime(1970, 1, 1, tzinfo=UTC), "1970-01-01 00:00:00Z"),
         (1_700_000_000_123_456, datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC), "2023-11-14 22:13:20Z"),
         (10**18, datetime.max.replace(tzinfo=UTC), "after the year 9999"),
+        (1, datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC), "1970-01-01 00:00:00Z"),
         (-(10**18), datetime.min.replace(tzinfo=UTC), "1-01-01 00:00:00Z"),
         (253402300799_999998, datetime(9999, 12, 31, 23, 59, 59, 999998, tzinfo=UTC), "9999-12-31 23:59:59Z"),
     ],

@@ -398,11 +398,14 @@ def test_what_cannot_follow_is_damage(events: list[Event], event: Event, why: st
     assert (caught.value.workflow_id, caught.value.seq) == (WORKFLOW, seq)
 
 
-def test_a_gate_that_names_no_step_cannot_be_decided() -> None:
+@pytest.mark.parametrize(
+    "event", [ev.Approved(6, None, {}), ev.Rejected(6, None, None), ev.CancelRequested(6, None, None)]
+)
+def test_a_gate_that_names_no_step_cannot_be_decided(event: Event) -> None:
     state = replay(WORKFLOW, WAITING)
     state.pending_step = None
-    with pytest.raises(JournalCorruptError, match="no gate was open"):
-        apply(state, ev.Approved(6, None, {}))
+    with pytest.raises(JournalCorruptError, match=rf"{type(event).__name__}\) cannot follow, for no gate was open"):
+        apply(state, event)
 
 
 # A draft: the state that a caller set by hand.
@@ -502,3 +505,15 @@ def test_what_a_draft_failed_to_undo_is_told_in_the_order_tried() -> None:
 def test_a_draft_without_a_rollback_has_none() -> None:
     state = sown(seed(results=(PAID,)))
     assert (state.rollback, state.rollback_status) == (None, "none")
+
+
+@pytest.mark.parametrize(
+    ("results", "left"),
+    [((), []), ((PAID,), [PAID]), ((PAID, DECLINED), [PAID]), ((DECLINED, PAID), [DECLINED, PAID])],
+)
+def test_a_retry_takes_back_no_more_than_the_failure(
+    results: tuple[WorkflowResult, ...], left: list[WorkflowResult]
+) -> None:
+    state = sown(seed(status=WorkflowStatus.FAILED, results=results))
+    apply(state, ev.Retried(7, None, 1))
+    assert state.results == left
