@@ -9,7 +9,7 @@ from hypothesis import settings
 from dotmac_workflows.persistence import InMemoryPersistence, SQLitePersistence
 from workflows import Backend, Store
 
-settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+settings.register_profile("suite", settings.default, deadline=None)  # a busy machine is no failure
 settings.load_profile("suite")
 
 

@@ -84,7 +84,12 @@ class Cost(NamedTuple):
     places: frozenset[Place]
 
 
+_CONTROL = Change("", "", str)
+"""No change at all."""
+
 Costs = dict[str, Cost]
+Work = Callable[[Change, list[str], IO[str]], None]
+"""Makes a change, in a fork, runs tests, and tells each before it begins, and the verdict at last."""
 Told = Callable[[int, Outcome], None]
 
 
@@ -180,7 +185,7 @@ class _Session:
 
         def work(change: Change, chosen: list[str], out: IO[str]) -> None:
             session.config._tmp_path_factory._basetemp = Path(os.environ["TMPDIR"])  # type: ignore[attr-defined]  # pytest has no public name for it
-            verdict = exchange(loaded, change)
+            verdict = exchange(loaded, change) if change != _CONTROL else ""
             if verdict:
                 out.write(f"{verdict}\n")
                 return
@@ -191,15 +196,41 @@ class _Session:
                     return
             out.write("survived\n")
 
+        numbers = []
+        for number, change in enumerate(self._changes):
+            if change.function:
+                numbers.append(number)
+            else:
+                self._tell(number, "cold", "", 0)
+
         def told(number: int, outcome: Outcome) -> None:
             self._tell(number, *outcome)
 
-        numbers = [number for number, change in enumerate(self._changes) if change.function]
-        for number, change in enumerate(self._changes):
-            if not change.function:
-                self._tell(number, "cold", "", 0)
+        self._control(costs, {self._changes[number][:2] for number in numbers}, work)
         _passes_over(self._changes, numbers, self._jobs, self._limits, costs, told, work, self._scratch)
         return True
+
+    def _control(self, costs: Costs, places: set[Place], work: Work) -> None:
+        """Run what the first trials will, without a change; a test that fails there is used no more."""
+        limit = self._limits[0]
+        tests = {name for place in places for name in _choose(place, Counter(), costs, set(), limit)}
+        left = sorted(tests, key=lambda name: costs[name].seconds)
+        while left:
+            folder = self._scratch / "control"
+
+            def control(_: int, out: IO[str], left: list[str] = left, folder: Path = folder) -> None:
+                folder.mkdir()
+                os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+                work(_CONTROL, left, out)
+
+            (trial,) = forks.run(iter([0]), 1, control, lambda line: _patience(line, costs))
+            shutil.rmtree(folder, ignore_errors=True)
+            outcome = _outcome(trial.lines, trial.hung, 0)
+            if outcome.verdict == "survived":
+                break
+            costs.pop(outcome.test)
+            print(f"not used, since it fails without a change too: {outcome.test}", flush=True)
+            left = left[left.index(outcome.test) + 1 :]
 
     def _tell(self, *what: object) -> None:
         self._out.write(json.dumps(what) + "\n")
@@ -232,7 +263,7 @@ def _passes_over(
     limits: Sequence[float],
     costs: Costs,
     told: Told,
-    work: Callable[[Change, list[str], IO[str]], None],
+    work: Work,
     scratch: Path,
 ) -> None:
     """Try changes with the first limit's tests, those that survive with the next one's, and tell how each ended."""
