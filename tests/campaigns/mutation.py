@@ -132,7 +132,9 @@ def _not_killed(path: Path, mutants: list[making.Mutant]) -> list[making.Mutant]
 
 def _killers(path: Path) -> dict[tuple[str, int], str]:
     results = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {(result["module"], result["number"]): result["test"] for result in results if result["test"] != "import"}
+    return {
+        (result["module"], result["number"]): result["test"] for result in results if result["verdict"] == "killed"
+    }
 
 
 def _write(file: IO[str], mutant: making.Mutant, outcome: trying.Outcome) -> None:
