@@ -132,9 +132,7 @@ def _not_killed(path: Path, mutants: list[making.Mutant]) -> list[making.Mutant]
 
 def _killers(path: Path) -> dict[tuple[str, int], str]:
     results = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {
-        (result["module"], result["number"]): result["test"] for result in results if result["verdict"] == "killed"
-    }
+    return {(result["module"], result["number"]): result["test"] for result in results if result["verdict"] == "killed"}
 
 
 def _write(file: IO[str], mutant: making.Mutant, outcome: trying.Outcome) -> None:
@@ -165,6 +163,8 @@ def _report(made: list[making.Mutant], results: Results, elapsed: float) -> int:
                 print("\n".join(f"- {text}" for text in before.splitlines()))
                 print("\n".join(f"+ {text}" for text in after.splitlines()))
     _print_table(counts)
+    reasons = Counter(mutant.left_out for mutant in made if mutant.left_out)
+    print("left out: " + (", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"))
     total = sum(counts.values(), Counter())
     tried = total["killed"] + total["timeout"] + total["survived"]
     print(
