@@ -4,9 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dotmac_workflows.persistence import InMemoryPersistence, SQLitePersistence
 from workflows import Backend, Store
+
+settings.register_profile("suite", settings.default, deadline=None)  # a busy machine is no failure
+settings.load_profile("suite")
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -290,7 +290,7 @@ class Verbs:
     def _sealed(self, journal: Journal, events: list[Event]) -> list[Event]:
         try:
             return [journal.seal(e) if isinstance(e, WorkflowStarted | Approved) else e for e in events]
-        except (ResultNotSerializableError, PayloadTooLargeError) as error:
+        except (ResultNotSerializableError, PayloadTooLargeError, WorkflowConfigurationError) as error:
             error.workflow_id = self._workflow.workflow_id
             raise
 

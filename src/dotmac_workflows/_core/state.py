@@ -248,30 +248,32 @@ def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
     state.token = None
 
 
-def _close_gate(state: RunState, verdict: Verdict, actor: str | None, at: int, event: Event) -> None:
-    if not state.gate or state.pending_step is None:
+def _close_gate(state: RunState, verdict: Verdict, event: ev.Approved | ev.Rejected | ev.CancelRequested) -> str:
+    """Note how the gate was decided, and return the step that it stood behind."""
+    step = state.pending_step
+    if not state.gate or step is None:
         raise _misfit(state, event, "no gate was open")
-    state.decisions.append(GateDecision(state.gate, state.pending_step, verdict, actor, at))
+    state.decisions.append(GateDecision(state.gate, step, verdict, event.actor, event.at))
     state.gate = 0
     state.pending_step = None
     state.status = WorkflowStatus.RUNNING
+    return step
 
 
 def _approved(state: RunState, event: ev.Approved) -> None:
-    _close_gate(state, "approved", event.actor, event.at, event)
+    _close_gate(state, "approved", event)
     state.approval_data = event.data
     state.attention = state.pausing
     state.index += 1
 
 
 def _rejected(state: RunState, event: ev.Rejected) -> None:
-    step = state.pending_step
-    _close_gate(state, "rejected", event.actor, event.at, event)
+    step = _close_gate(state, "rejected", event)
     reason = event.reason or "Approval rejected"
     state.results.append(
         WorkflowResult(
             False,
-            step or "approval",
+            step,
             {"reason": reason},
             error="approval_rejected",
             message=f"Workflow cancelled: {reason}",
@@ -298,7 +300,7 @@ def _resumed(state: RunState, event: ev.Resumed) -> None:
 
 def _cancel_requested(state: RunState, event: ev.CancelRequested) -> None:
     if state.gate:
-        _close_gate(state, "cancelled", event.actor, event.at, event)
+        _close_gate(state, "cancelled", event)
     state.cancelling = event
     state.attention = True
     state.pausing = False
