@@ -19,4 +19,4 @@ def whole_number(text: str) -> int:
 
 def quiet() -> None:
     """Let the library say nothing of what a campaign means to do to it: rollbacks, faults, processes that die."""
-    logging.getLogger("dotmac_workflows").setLevel(logging.ERROR)
+    logging.getLogger("dotmac_workflows").setLevel(logging.CRITICAL)

@@ -161,7 +161,7 @@ def _watch(child: int) -> None:
 
 
 def bear(module: str) -> None:
-    logging.getLogger("dotmac_workflows").setLevel(logging.ERROR)
+    logging.getLogger("dotmac_workflows").setLevel(logging.CRITICAL)
     main = importlib.import_module(f"processes.{module}").main
     for line in sys.stdin:
         child = os.fork()
