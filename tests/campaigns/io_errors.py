@@ -16,7 +16,6 @@ Making calls fail needs Linux and a C compiler (``cc``), which is an error where
 systems needs root, without which the limit alone is used, and that is said.
 """
 
-import argparse
 import random
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from campaigns import quiet, whole_number
+from campaigns import parser_of, quiet, whole_number
 from processes.disks import FileLimit
 from processes.faulted import Plan
 from processes.faults import FULL_DISKS, PLANS, Lane, Report, compile_library, fill_small_disks
@@ -34,11 +33,8 @@ from processes.faults import FULL_DISKS, PLANS, Lane, Report, compile_library, f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.io_errors", description=__doc__)
-    parser.add_argument("--count", type=whole_number, required=True, help="how many faults, at least")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--jobs", type=whole_number, default=1, help="how many at a time")
-    parser.add_argument("--every", type=whole_number, default=1, help="only every so many calls and sizes, from one on")
+    parser = parser_of("io_errors", __doc__, "how many faults, at least")
+    parser.add_argument("--every", type=whole_number, default=1, help="only every so many calls, from one on")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
     quiet()

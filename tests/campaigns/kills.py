@@ -11,9 +11,7 @@ The databases are made in the system's temporary folder (``TMPDIR`` names anothe
 what it wrote to the system, so that one in memory shows as much as one on a disk.
 """
 
-import argparse
 import os
-import random
 import sys
 import tempfile
 import time
@@ -21,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from campaigns import quiet, whole_number
+from campaigns import parser_of, quiet
 from dotmac_workflows.testing._judge import Violation
 from processes.kills import Report, run_lane
 
@@ -31,10 +29,7 @@ _APPENDS_A_KILL = 100
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.kills", description=__doc__)
-    parser.add_argument("--count", type=whole_number, required=True, help="how many processes to kill, at least")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--jobs", type=whole_number, default=2 * (os.cpu_count() or 1), help="how many at a time")
+    parser = parser_of("kills", __doc__, "how many processes to kill, at least", jobs=2 * (os.cpu_count() or 1))
     parser.add_argument("--rivals", type=int, choices=(0, 1), help="the same in every lane, not in every other one")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", flush=True)

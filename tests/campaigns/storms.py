@@ -8,8 +8,6 @@ holds it, and goes on when it is let go. Prints the seed, and how many appends a
 promise ends it, and says how to run that storm again.
 """
 
-import argparse
-import random
 import sys
 import tempfile
 import time
@@ -17,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from campaigns import quiet, whole_number
+from campaigns import parser_of, quiet
 from dotmac_workflows.testing._judge import Violation
 from processes.storms import PROCESSES, Report, run_storm
 
@@ -26,11 +24,7 @@ _OWN = 40
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.storms", description=__doc__)
-    parser.add_argument("--count", type=whole_number, required=True, help="how many storms")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--jobs", type=whole_number, default=1, help="how many at a time")
-    options = parser.parse_args(arguments)
+    options = parser_of("storms", __doc__, "how many storms").parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
     quiet()
     began = time.monotonic()

@@ -8,9 +8,7 @@ lock in hand keeps others from taking over: that error must name it, and it is s
 Prints the seed, and where they were stopped. The first broken promise ends it, and says how to run that lane again.
 """
 
-import argparse
 import asyncio
-import random
 import sys
 import tempfile
 import time
@@ -19,7 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from campaigns import quiet, whole_number
+from campaigns import parser_of, quiet
 from dotmac_workflows.testing._judge import Violation
 from processes.zombies import Report, run_lane
 
@@ -28,11 +26,7 @@ _ZOMBIES_A_LANE = 50  # then a new database
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.zombies", description=__doc__)
-    parser.add_argument("--count", type=whole_number, required=True, help="how many zombies to make, at least")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--jobs", type=whole_number, default=1, help="how many at a time")
-    options = parser.parse_args(arguments)
+    options = parser_of("zombies", __doc__, "how many zombies to make, at least").parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
     quiet()
     began = time.monotonic()

@@ -9,14 +9,13 @@ import asyncio
 import ctypes
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from enum import IntEnum, IntFlag
 from pathlib import Path
 from typing import NamedTuple
 
 from crash_simulation import Script
 from dotmac_workflows import PersistenceError, verify
-from dotmac_workflows.persistence import Header, LeaseChange, Record
 from dotmac_workflows.persistence.sqlite import _writer
 from processes.disks import Disk, disk_of
 from processes.nursery import say
@@ -142,20 +141,10 @@ class FaultedStore(TellingStore):
         self.must_notice = False
         """Whether an append that is begun once the fault has come must fail."""
 
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
-        """See `Persistence.append`."""
+    def begin(self, workflow_id: str) -> Callable[[], None]:
+        """See `TellingStore.begin`."""
         gone = self.must_notice and self._fault.has_come
-        await super().append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
-        if gone:
-            say(f"stale {workflow_id}")
+        return lambda: say(f"stale {workflow_id}") if gone else None
 
 
 async def main(how: str, database: str, ledger: str, at: str, plan: str, scripts: str) -> None:

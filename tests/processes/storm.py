@@ -13,12 +13,11 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from dotmac_workflows import PersistenceError
-from dotmac_workflows.persistence import Header, LeaseChange, Record
 from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 from processes.nursery import say
 from processes.orders import Ledger, Order, bring_to_its_end, from_json
@@ -33,19 +32,14 @@ class TimingStore(TellingStore):
 
     longest = 0.0
 
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
-        """See `Persistence.append`."""
+    def begin(self, workflow_id: str) -> Callable[[], None]:
+        """See `TellingStore.begin`."""
         began = time.monotonic()
-        await super().append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
-        self.longest = max(self.longest, time.monotonic() - began)
+
+        def note() -> None:
+            self.longest = max(self.longest, time.monotonic() - began)
+
+        return note
 
 
 async def _drive(database: str, own: str, later: str, shared: str, barrier: Barrier) -> None:
