@@ -10,7 +10,7 @@ Then all of this on full disks: small file systems and a limit on the size of fi
 Whatever fails, the process must go on, or be told so by an error of ours; once the fault is over, nothing that was
 acknowledged is missing, nothing that was said not to be stored is there, the file is sound, and each run can be brought
 to its right end. One pass over all is made at least, and others with other orders until so many faults have come.
-Prints the seed, and which calls failed. The first broken promise ends it, with what it takes to see it again.
+Prints the seed, and which calls failed. The first broken promise ends it, and says how to run that one again.
 
 Making calls fail needs Linux and a C compiler (``cc``), which is an error where it is missing; mounting small file
 systems needs root, without which the limit alone is used, and that is said.
@@ -20,12 +20,14 @@ import random
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from campaigns import parser_of, quiet, whole_number
+from dotmac_workflows.testing._judge import Violation
 from processes.disks import FileLimit
 from processes.faulted import Plan
 from processes.faults import FULL_DISKS, PLANS, Lane, Report, compile_library, fill_small_disks
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
     parser = parser_of("io_errors", __doc__, "how many faults, at least")
     parser.add_argument("--every", type=whole_number, default=1, help="only every so many calls, from one on")
+    parser.add_argument("--plan", choices=[plan.name for plan in (*PLANS, *FULL_DISKS)], help="this one alone")
+    parser.add_argument("--left", type=int, choices=(0, 1), default=0, help="of --plan: on a file that was left")
+    parser.add_argument("--at", type=whole_number, help="of --plan: at this call alone")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
     quiet()
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         while total.faults.total() < options.count:
             before = total.faults.total()
-            for report in pool.map(lambda play: play(), _pass(str(library), seed, options.every)):
+            for report in pool.map(lambda play: play(), _pass(str(library), seed, options)):
                 total += report
             if total.faults.total() == before:
                 break  # nothing failed: that is an error below
@@ -56,31 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for what, times in (*sorted(total.faults.items()), *sorted(total.calls.items())):
         print(f"  {what}: {times}")
     print(
-        f"{total.faults.total()} faults in {time.monotonic() - began:.0f} s, at every {_ordinal(options.every)}system "
-        f"call and size of a disk, {total.told} of them told by an error of ours, the others not noticed; "
-        f"{total.appends} appends acknowledged around them, none lost, and {total.workflows} runs ended as they should"
+        f"{total.faults.total()} faults in {time.monotonic() - began:.0f} s, {total.told} of them told by an error of "
+        f"ours, the others not noticed; {total.appends} appends acknowledged around them, none lost, and "
+        f"{total.workflows} runs ended as they should"
     )
     return 0 if total.faults.total() >= options.count else 1
 
 
-def _ordinal(every: int) -> str:
-    return "" if every == 1 else f"{every}th "
-
-
-def _pass(library: str, seed: int, every: int) -> Iterator[Callable[[], Report]]:
+def _pass(library: str, seed: int, options: Namespace) -> Iterator[Callable[[], Report]]:
     """Yield what makes up one pass."""
     for left in (False, True):
-        for plan in PLANS:
-            yield partial(_have_fail, library, plan, seed, every, left=left)
-        for plan in FULL_DISKS:
-            yield partial(_have_fail, FileLimit.name, plan, seed, every, left=left)
-        yield partial(_fill, seed, every, left=left)
+        for plan in (*PLANS, *FULL_DISKS):
+            how = library if plan in PLANS else FileLimit.name
+            if options.plan is None or (options.plan, bool(options.left)) == (plan.name, left):
+                yield partial(_have_fail, how, plan, seed, options, left=left)
+        if options.plan is None:
+            yield partial(_fill, seed, options.every, left=left)
 
 
-def _have_fail(how: str, plan: Plan, seed: int, every: int, *, left: bool) -> Report:
-    with tempfile.TemporaryDirectory() as directory:
-        with Lane(Path(directory), how, random.Random(f"{seed} {plan.name} {left}"), left=left) as lane:
-            lane.every_one(plan, every)
+def _have_fail(how: str, plan: Plan, seed: int, options: Namespace, *, left: bool) -> Report:
+    chance = random.Random(f"{seed} {plan.name} {left}")
+    with tempfile.TemporaryDirectory() as directory, Lane(Path(directory), how, chance, left=left) as lane:
+        try:
+            if options.at is None:
+                lane.every_one(plan, options.every)
+            else:
+                lane.play(plan, options.at)
+        except Violation as error:
+            again = f"--count 1 --seed {seed} --plan {plan.name!r} --left {left:d} --at {lane.at}"
+            raise Violation(f"{error}\nAgain: {again}") from error
         return lane.report
 
 

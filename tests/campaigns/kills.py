@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as directory:
             try:
                 return run_lane(Path(directory), seed, kills, appends=kills * _APPENDS_A_KILL, rivals=bool(rivals))
-            except Violation as error:
+            except Exception as error:
                 raise Violation(f"{error}\nAgain: --count {kills} --seed {seed} --rivals {rivals}") from error
 
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as directory:
             try:
                 return run_storm(Path(directory), seed, _OWN)
-            except Violation as error:
+            except Exception as error:
                 raise Violation(f"{error}\nAgain: --count 1 --seed {seed}") from error
 
     with ThreadPoolExecutor(options.jobs) as pool:

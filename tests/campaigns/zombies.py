@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as directory:
             try:
                 return asyncio.run(run_lane(Path(directory), seed, zombies))
-            except Violation as error:
+            except Exception as error:
                 raise Violation(f"{error}\nAgain: --count {zombies} --seed {seed}") from error
 
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -121,6 +121,8 @@ class Lane:
         self.report = Report()
         self.counted = 0
         """How many calls of the plan the last process made."""
+        self.at = 0
+        """At which call the last process had its fault, or was to have it."""
         self._how = how
         self._before = Evidence(directory / "before")
         self._files = directory / "files"
@@ -159,8 +161,9 @@ class Lane:
         """Have a plan at one call, and judge what comes of it; False: there are not so many calls.
 
         Raises:
-            Violation: A promise was broken; the message says how to see it again.
+            Violation: A promise was broken.
         """
+        self.at = at
         evidence = self._begin(at)
         orders = to_json(evidence.scripts)
         arguments = (self._how, evidence.database, evidence.ledger, at, json.dumps(plan), orders)
@@ -168,7 +171,7 @@ class Lane:
         try:
             self._worker.wait()
             return asyncio.run(self._judge(plan, evidence))
-        except Violation as error:
+        except Exception as error:
             raise Violation(f"{error}\n{plan} at {at} of {orders}\n{self._worker.last_words}") from error
 
     def _leave(self, lines: int) -> None:
@@ -302,7 +305,7 @@ def fill_small_disks(seed: int, every: int, *, left: bool) -> Report | None:
     if ran.returncode == 3:
         return None
     if ran.returncode:
-        raise Violation(f"{ran.stderr}\nAgain: python -m processes.faults {' '.join(arguments)}")
+        raise Violation(f"{ran.stderr}\nAgain, with src and tests in PYTHONPATH: {' '.join(command[1:])}")
     found = json.loads(ran.stdout)
     return Report(**{**found, "faults": Counter(found["faults"]), "calls": Counter(found["calls"])})
 

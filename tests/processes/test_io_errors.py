@@ -76,6 +76,6 @@ def test_a_campaign_of_nothing_is_an_error(
     monkeypatch.setattr(campaign, "compile_library", lambda directory: None)
     assert campaign.main(["--count", "1"]) == 1
     monkeypatch.setattr(campaign, "compile_library", lambda directory: library)
-    monkeypatch.setattr(campaign, "_pass", lambda library, seed, every: iter([Report]))
+    monkeypatch.setattr(campaign, "_pass", lambda *arguments: iter([Report]))
     assert campaign.main(["--count", "1"]) == 1
     assert "no C compiler" in capsys.readouterr().err
