@@ -16,7 +16,7 @@ from dotmac_workflows._core import codec
 from dotmac_workflows.persistence import Header, LeaseChange, Record
 from dotmac_workflows.testing._judge import Effect, Violation, judge_run
 from dotmac_workflows.values import Codec
-from processes.kills import end_of, ends_without_crashes
+from processes.judging import end_of, ends_without_crashes
 from processes.orders import NAMES, Ledger, Order, bring_to_its_end
 
 SEED = 20_260_704

@@ -255,6 +255,33 @@ async def test_a_replaced_file_keeps_what_is_in_it_and_in_its_log(path: Path, tm
         assert await store.read("w") == records(0, 4, mark="new")
 
 
+async def test_a_file_replaced_while_it_is_opened_gets_nothing_of_the_log_of_the_old_one(
+    path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.db"
+    async with SQLitePersistence(other) as another:
+        await append(another, "w", mark="new")
+    content = other.read_bytes()
+    (tmp_path / "aside").mkdir()
+    async with SQLitePersistence(tmp_path / "aside" / "old.db") as old:  # whose process then dies
+        await append(old, "w", mark="old")
+        for suffix in ("", "-wal"):
+            Path(f"{path}{suffix}").write_bytes(Path(f"{old.path}{suffix}").read_bytes())
+
+    class Connection(sqlite3.Connection):
+        def __init__(self, address: str, *arguments: Any, **options: Any) -> None:
+            if "mode=rw" in address:
+                os.replace(other, path)
+            super().__init__(address, *arguments, **options)
+
+    store = SQLitePersistence(path)
+    store._database.connection_class = Connection
+    with pytest.raises(PersistenceError, match="deleted or replaced"):
+        await append(store, "w", 2)
+    await store.close()
+    assert path.read_bytes() == content
+
+
 def settings_of(connection: sqlite3.Connection) -> dict[str, object]:
     names = (
         "journal_mode",

@@ -18,7 +18,7 @@ from dotmac_workflows._core import codec
 from dotmac_workflows._core import events as ev
 from dotmac_workflows._core.events import Event, Settings
 from dotmac_workflows.values import Codec
-from processes.kills import ENVIRONMENT
+from processes.nursery import ENVIRONMENT
 from processes.orders import Order, order
 
 RACES = 200

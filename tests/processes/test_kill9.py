@@ -16,22 +16,25 @@ from dotmac_workflows.testing._judge import Violation
 from processes.kills import Lane, Report, run_lane
 
 SEED = 20_260_703
-KILLS = (60, 60, 60, 20)
-"""How many in each lane; in the last one, two processes at a time want to drive the same orders."""
+KILLS = (50, 25, 25)
+"""How many in each lane; in the second one, two processes at a time want to drive the same orders."""
+APPENDS = (0, 0, 1500)
+"""How many are acknowledged in each lane at least; where there are to be some, many orders are driven at once."""
 
 
-def test_two_hundred_kills(tmp_path: Path) -> None:
+def test_a_hundred_kills(tmp_path: Path) -> None:
     def lane(number: int) -> Report:
         directory = tmp_path / str(number)
         directory.mkdir()
-        return run_lane(directory, SEED + number, KILLS[number], rivals=number == len(KILLS) - 1)
+        return run_lane(directory, SEED + number, KILLS[number], appends=APPENDS[number], rivals=number == 1)
 
     print(f"seed {SEED}")
     with ThreadPoolExecutor(len(KILLS)) as lanes:
         reports = list(lanes.map(lane, range(len(KILLS))))
     for report in reports:
         print(report)
-    assert sum(report.kills for report in reports) >= sum(KILLS) == 200
+    assert sum(report.kills for report in reports) >= sum(KILLS) == 100
+    assert reports[2].appends >= APPENDS[2]
     # They hit what they were to hit: steps and rollback steps under way, and runs at a gate.
     assert sum(report.again["forward"] for report in reports) > 20
     assert sum(report.again["rollback"] for report in reports) > 5
@@ -67,33 +70,63 @@ DOCTORED: dict[str, Callable[[list[str]], list[str]]] = {
 
 @pytest.mark.parametrize("effect", DOCTORED)
 def test_an_effect_that_was_not_to_be_is_found(effect: str, played: Lane) -> None:
-    ledger = played.ledger.read_text()
-    played.ledger.write_text("".join(DOCTORED[effect](ledger.splitlines(keepends=True))))
+    ledger = played.evidence.ledger.read_text()
+    played.evidence.ledger.write_text("".join(DOCTORED[effect](ledger.splitlines(keepends=True))))
     try:
         with pytest.raises(Violation, match="invariant"):
             played.judge()
     finally:
-        played.ledger.write_text(ledger)
+        played.evidence.ledger.write_text(ledger)
     played.judge()
 
 
 def test_an_acknowledged_fact_that_is_not_recorded_is_found(played: Lane) -> None:
-    played.acknowledged["order-0", "!Paused"] += 1000
+    facts = played.evidence.facts["order-0"]
+    facts["!Paused"] += 1000
     try:
         with pytest.raises(Violation, match="invariant 10 lost: !Paused was acknowledged 1000 times"):
             played.judge()
     finally:
-        del played.acknowledged["order-0", "!Paused"]
+        del facts["!Paused"]
+
+
+@pytest.mark.parametrize("version", [2, 1000], ids=["another one", "one more"])
+def test_an_acknowledged_append_that_is_not_stored_is_found(version: int, played: Lane) -> None:
+    appends = played.evidence.appends["order-0"]
+    before = dict(appends)
+    appends[version] = "another digest"
+    try:
+        with pytest.raises(Violation, match=f"invariant 10 lost: version {version} of order-0 was acknowledged"):
+            played.judge()
+    finally:
+        played.evidence.appends["order-0"] = before
+
+
+def test_an_append_that_is_stored_and_was_said_not_to_be_is_found(played: Lane) -> None:
+    version, digest = next(iter(played.evidence.appends["order-0"].items()))
+    assert version > 0
+    played.evidence.note([f"refused order-0 {digest}"])
+    try:
+        with pytest.raises(Violation, match="invariant 16 fate"):
+            played.judge()
+    finally:
+        del played.evidence.refused["order-0"]
+
+
+def test_a_version_that_two_were_told_they_made_is_found(played: Lane) -> None:
+    version = next(iter(played.evidence.appends["order-0"]))
+    with pytest.raises(Violation, match=f"invariant 13 dense: two appends made version {version} of order-0"):
+        played.evidence.note([f"appended order-0 {version} another"])
 
 
 def test_a_kill_that_never_was_is_missed(played: Lane) -> None:
-    killed = set(played.killed)
-    played.killed.clear()
+    killed = set(played.evidence.lost)
+    played.evidence.lost.clear()
     try:
         with pytest.raises(Violation, match="invariant 2 one a crash"):
             played.judge()
     finally:
-        played.killed |= killed
+        played.evidence.lost |= killed
 
 
 def test_a_campaign_of_nothing_is_an_error() -> None:

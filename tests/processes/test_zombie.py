@@ -23,7 +23,8 @@ from crash_simulation import Script
 from dotmac_workflows import Runtime, SQLitePersistence, WorkflowExecutionError, recover, verify
 from dotmac_workflows._core.events import Settings
 from dotmac_workflows._run.lease import this_owner
-from processes.kills import ENVIRONMENT, effects_of
+from processes.judging import effects_of
+from processes.nursery import ENVIRONMENT
 from processes.orders import Ledger, Order, order, to_json
 
 FORWARD = Script(("ok", "ok", "ok"), ("ok", "ok", "ok"), Settings())

@@ -4,14 +4,11 @@ It says on its output what happens, a line each, as soon as it is so; ``done`` i
 """
 
 import asyncio
-import os
 
-from dotmac_workflows import SQLitePersistence, recover
+from dotmac_workflows import recover
+from processes.nursery import say
 from processes.orders import Ledger, Order, bring_to_its_end, from_json
-
-
-def say(line: str) -> None:
-    os.write(1, f"{line}\n".encode())
+from processes.telling import TellingStore
 
 
 async def main(database: str, ledger: str, how: str, rivals: str, scripts: str) -> None:
@@ -26,7 +23,7 @@ async def main(database: str, ledger: str, how: str, rivals: str, scripts: str) 
     """
     Order.ledger = Ledger(ledger)
     Order.say = staticmethod(say)
-    store = SQLitePersistence(database)
+    store = TellingStore(database)
     say("ready")
     if how == "recover":
         for carried_on in await recover(store, [Order]):

@@ -93,10 +93,14 @@ class InterprocessLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let go of the lock."""
-        if self.available and fcntl is not None and self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._threads.release()
+        """Let go of the lock. It never raises: what was done under the lock is done."""
+        try:
+            if self.available and fcntl is not None and self._descriptor >= 0:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        except OSError:
+            self._close_file()  # which lets go of it as well
+        finally:
+            self._threads.release()
 
     def _lock_file(self, deadline: float) -> None:
         assert fcntl is not None
@@ -133,9 +137,12 @@ class InterprocessLock:
             ) from error
 
     def _close_file(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # it is closed all the same
 
     def _busy(self) -> PersistenceError:
         holder = "another process"

@@ -264,13 +264,20 @@ class Database:
                 ) from error
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             f"{self._uri}?mode={mode}",
             uri=True,
             timeout=self.lock.time_limit,
             isolation_level=None,
             factory=self.connection_class,
         )
+        try:
+            # Before SQLite looks for a log: that of the file that was here would be folded into one put in its place.
+            self.check_not_replaced()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _refuse_through_reader(self) -> None:
         """Look at the file through a connection that cannot write, where a closing one would fold a log into it."""
