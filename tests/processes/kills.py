@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crash_simulation import Script, scripts
+from crash_simulation import Script
 from dotmac_workflows.testing._judge import Violation
 from processes.judging import Evidence
 from processes.nursery import Worker
-from processes.orders import to_json
+from processes.orders import every_script, to_json
 
 FEW, MANY = 6, 60
 """How many orders one process drives at once."""
@@ -69,9 +69,7 @@ class Lane:
         self._chance = chance
         self._sizes = sizes
         self._workers = [Worker("worker") for _ in range(1 + rivals)]
-        every = [script for length in (2, 3, 4) for script in scripts(length)]
-        # Whoever takes up a paused run here cannot tell which step it was paused in.
-        self._every_script = [script for script in every if "pause_cancel" not in script.behaviours]
+        self._every_script = every_script(2, 3, 4)
 
     def __enter__(self) -> "Lane":
         return self
