@@ -1,0 +1,419 @@
+"""The scenarios: the same work for all who can do it. What a figure means, and how it is taken, is said at each."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.catalogue import OURS, Peer
+from benchmarks.figures import percentile
+from benchmarks.pairs import Bench, Measured, Side
+from benchmarks.session import ROOT, NotMeasuredError
+
+STEPS = 10
+PATIENCE = 900.0
+"""Seconds that this library itself may take for one task, before that counts as a failure of the benchmark."""
+
+
+class Scenario(NamedTuple):
+    """One kind of work."""
+
+    name: str
+    title: str
+    told: str
+    """What is done and what is counted."""
+    measure: Callable[[Bench, Peer], None]
+
+
+def _ask(bench: Bench, side: Side, task: str, **arguments: Any) -> dict[str, Any]:
+    limit = PATIENCE if side.session.peer == OURS else bench.limit
+    return side.session.ask(task, limit, **arguments)
+
+
+def _cases(
+    bench: Bench, peer: Peer, scenario: str, cases: dict[str, Any], run: Callable[[list[Side], str, Any], None]
+) -> None:
+    """Measure case after case, the smallest first; what fails in one is not tried in a larger one."""
+    with bench.sides(peer) as sides:
+        for case, size in cases.items():
+            try:
+                run(sides, case, size)
+            except NotMeasuredError:
+                break
+            finally:
+                for side in sides:
+                    _close(side)
+                bench.clear()
+
+
+def _close(side: Side) -> None:
+    try:
+        side.session.ask("close", 60)
+    except NotMeasuredError:
+        pass  # it was ended, and its reason is kept
+
+
+def _waits(told: dict[str, Any]) -> Measured:
+    """Return the percentiles of what was waited for an acknowledgement."""
+    milliseconds = [seconds * 1e3 for seconds in told["waits"]]
+    return {
+        "ms to an acknowledgement, p50": percentile(milliseconds, 50),
+        "ms to an acknowledgement, p99": percentile(milliseconds, 99),
+    }
+
+
+def in_memory(bench: Bench, peer: Peer) -> None:
+    """Workflows of trivial steps, one after the other, each with its making."""
+    sizes = (10, 100) if bench.quick else (10, 100, 1000, 10_000)
+    a_step = 0.0
+
+    def run(sides: list[Side], case: str, steps: int) -> None:
+        nonlocal a_step
+        if not bench.affordable("in_memory", case, peer, a_step * steps):
+            raise NotMeasuredError
+        runs = {}
+        for side in sides:  # each as many runs as take some 40 ms
+            took = 1.0
+            try:
+                took = min(_ask(bench, side, "in_memory", steps=steps, runs=1)["seconds"] for _ in range(2))
+            except NotMeasuredError as error:
+                bench.missing("in_memory", case, peer, str(error))
+                raise
+            runs[side] = max(1, min(10_000 // steps, int(0.04 / took)))
+            a_step = took / steps
+
+        def measure(side: Side) -> Measured:
+            told = _ask(bench, side, "in_memory", steps=steps, runs=runs[side])
+            return {"µs a step": told["seconds"] / steps / runs[side] * 1e6}
+
+        bench.compare("in_memory", case, sides, measure)
+
+    _cases(bench, peer, "in_memory", {f"{size:,} steps": size for size in sizes}, run)
+
+
+def durable(bench: Bench, peer: Peer) -> None:
+    """Ten steps a workflow on SQLite."""
+    sizes = {"one at a time": 1, "100 at once": 100, "1,000 at once": 1000}
+    if bench.quick:
+        del sizes["1,000 at once"]
+    _durable(bench, peer, "durable", sizes, sleeps=False)
+
+
+def sleeping(bench: Bench, peer: Peer) -> None:
+    """The same with steps that sleep."""
+    _durable(
+        bench, peer, "sleeping", {"100 at once": 100} | ({} if bench.quick else {"1,000 at once": 1000}), sleeps=True
+    )
+
+
+def _durable(bench: Bench, peer: Peer, scenario: str, sizes: dict[str, int], *, sleeps: bool) -> None:
+    a_step = 0.0
+
+    def run(sides: list[Side], case: str, at_once: int) -> None:
+        nonlocal a_step
+        workflows = at_once if at_once > 1 else 3 if bench.quick else 20
+        if not bench.affordable(scenario, case, peer, a_step * workflows * STEPS):
+            raise NotMeasuredError
+
+        def measure(side: Side) -> Measured:
+            told = _ask(
+                bench,
+                side,
+                "durable",
+                folder=str(side.folder),
+                steps=STEPS,
+                workflows=workflows,
+                at_once=at_once,
+                sleeps=sleeps,
+            )
+            total = workflows * STEPS
+            main = (
+                {"ms a step": told["seconds"] / total * 1e3}
+                if at_once == 1
+                else {"steps a second": total / told["seconds"]}
+            )
+            return main | _waits(told)
+
+        a_step = bench.compare(scenario, case, sides, measure, more_is_better="steps a second") / workflows / STEPS
+
+    _cases(bench, peer, scenario, sizes, run)
+
+
+def approval(bench: Bench, peer: Peer) -> None:
+    """Started up to a gate, then approved from other processes while the first one stays."""
+    sizes = (100,) if bench.quick else (1000, 100_000)
+    a_start = 0.0
+
+    def run(sides: list[Side], case: str, waiting: int) -> None:
+        nonlocal a_start
+        if not bench.affordable("approval", case, peer, a_start * waiting):
+            raise NotMeasuredError
+        ids: dict[Side, list[str]] = {}
+
+        def start(side: Side) -> Measured:
+            told = _ask(bench, side, "start", folder=str(side.folder), count=waiting, steps=3)
+            ids.setdefault(side, []).extend(told["ids"])
+            return {"starts a second": waiting / told["seconds"]}
+
+        a_start = bench.compare("approval", case, sides, start, more_is_better="starts a second", once=True) / waiting
+        together = 3 if bench.quick else 20
+
+        def approve(side: Side) -> Measured:
+            began = time.perf_counter()
+            with bench.session(side.session.peer) as fresh:
+                other = Side(fresh, side.folder)
+                wanted = [ids[side].pop(len(ids[side]) // 2) for _ in range(together + 1)]
+                arguments = {"folder": str(side.folder), "steps": 3}
+                _ask(bench, other, "approve", ids=wanted[:1], **arguments)
+                first = time.perf_counter() - began
+                told = _ask(bench, other, "approve", ids=wanted[1:], **arguments)
+            found = [seconds * 1e3 for seconds in told["waits"]]
+            return {
+                "ms from approve to completion, p50": percentile(found, 50),
+                "ms from approve to completion, p99": percentile(found, 99),
+                "ms from the start of a process to the first completion": first * 1e3,
+            }
+
+        bench.compare("approval", case, sides, approve)
+
+    _cases(bench, peer, "approval", {f"{size:,} waiting": size for size in sizes}, run)
+
+
+def recovery(bench: Bench, peer: Peer) -> None:
+    """Runs whose process was killed in the middle of their sixth step."""
+    count = 50 if bench.quick else 1000
+
+    def crash_and_recover(side: Side) -> Measured:
+        folder = str(side.folder)
+        with bench.session(side.session.peer) as first:
+            ids = _ask(bench, Side(first, side.folder), "hang", folder=folder, count=count, steps=STEPS)["ids"]
+            first.kill()
+        with bench.session(side.session.peer) as second:
+            told = _ask(bench, Side(second, side.folder), "recover", folder=folder, ids=ids, steps=STEPS)
+        return {"seconds to recover all": told["seconds"]}
+
+    _cases(
+        bench,
+        peer,
+        "recovery",
+        {f"{count:,} crashed runs": count},
+        lambda sides, case, _: _nothing(bench.compare("recovery", case, sides, crash_and_recover, once=True)),
+    )
+
+
+def rollback(bench: Bench, peer: Peer) -> None:
+    """Ten steps undone, because the eleventh failed."""
+
+    def run(sides: list[Side], case: str, stored: bool) -> None:
+        workflows = (3 if bench.quick else 20) if stored else 200
+
+        def measure(side: Side) -> Measured:
+            folder = str(side.folder) if stored else None
+            told = _ask(bench, side, "undo", folder=folder, steps=STEPS, workflows=workflows)
+            return {"µs a step undone": told["seconds"] / workflows / STEPS * 1e6}
+
+        try:
+            bench.compare("rollback", case, sides, measure)
+        except NotMeasuredError:
+            pass  # the other case may do
+
+    _cases(bench, peer, "rollback", {"in memory": False, "durable": True}, run)
+
+
+def importing(bench: Bench, peer: Peer) -> None:
+    """What a program pays for it before it does anything."""
+    line = bench.about(peer).get("import_line")
+    if not line:
+        bench.missing("importing", "import", peer, "there is nothing to import")
+        return
+    with bench.sides(peer) as sides:
+
+        def measure(side: Side) -> Measured:
+            one = side.session.peer
+            return {"ms over asyncio": _imported(bench.python(one), str(bench.about(one)["import_line"]))}
+
+        bench.compare("importing", "import", sides, measure)
+        bench.compare("importing", "installed", sides, lambda side: _installed(bench, side.session.peer), once=True)
+
+
+_IMPORT = """
+import sys, time
+sys.path.insert(0, {source!r})
+import asyncio
+began = time.perf_counter()
+{line}
+print(time.perf_counter() - began)
+"""
+
+
+def _imported(python: Path, line: str) -> float:
+    program = _IMPORT.format(source=str(ROOT / "src"), line=line)
+    ran = subprocess.run([python, "-I", "-c", program], stdout=subprocess.PIPE, check=True, text=True)
+    return float(ran.stdout.split()[-1]) * 1e3
+
+
+def _installed(bench: Bench, peer: Peer) -> Measured:
+    """Return how much was installed, without bytecode, and how many packages besides the first."""
+    if not peer.requirements:
+        places = [ROOT / "src" / "dotmac_workflows"] if peer == OURS else []
+        packages = 1
+    else:
+        places = list((bench.environments / peer.name).rglob("site-packages"))
+        names = {re.split(r"[=<>\[]", wanted)[0].replace("-", "_").lower() for wanted in peer.requirements[:1]}
+        found = [path.name.split("-")[0].lower() for place in places for path in place.glob("*.dist-info")]
+        packages = len([name for name in found if name not in names]) + 1
+    files = [
+        path for place in places for path in place.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    return {"MB installed": sum(path.stat().st_size for path in files) / 1e6, "other packages": float(packages - 1)}
+
+
+def memory(bench: Bench, peer: Peer) -> None:
+    """What the process that started them needs for runs in the middle of a step, and for runs that wait."""
+    count = 50 if bench.quick else 500
+
+    def run(sides: list[Side], case: str, kind: str) -> None:
+        def measure(side: Side) -> Measured:
+            found = {}
+            for figure, traced in (("KiB a run, resident", False), ("KiB a run, as Python counts", True)):
+                with bench.session(side.session.peer) as fresh:
+                    told = _ask(
+                        bench,
+                        Side(fresh, side.folder),
+                        "memory",
+                        folder=str(side.folder / str(traced)),
+                        kind=kind,
+                        count=count,
+                        steps=STEPS,
+                        traced=traced,
+                    )
+                found[figure] = max(0.0, told["bytes"] / count / 1024)
+            return found
+
+        bench.compare("memory", case, sides, measure, once=True)
+
+    _cases(bench, peer, "memory", {"in a step": "live", "waiting": "waiting"}, run)
+
+
+def disk(bench: Bench, peer: Peer) -> None:
+    """What is on the disk after the store was closed."""
+
+    def measure(side: Side) -> Measured:
+        workflows = 20 if bench.quick else 200
+        folder = str(side.folder)
+        _ask(bench, side, "durable", folder=folder, steps=STEPS, workflows=workflows, at_once=1, sleeps=False)
+        _close(side)
+        size = sum(path.stat().st_size for path in side.folder.rglob("*") if path.is_file())
+        return {"bytes a step": size / workflows / STEPS}
+
+    _cases(
+        bench,
+        peer,
+        "disk",
+        {"runs of ten steps": 0},
+        lambda sides, case, _: _nothing(bench.compare("disk", case, sides, measure, once=True)),
+    )
+
+
+def growth(bench: Bench, peer: Peer) -> None:
+    """A step in a store with many completed runs, in turns with one in an empty store of the same peer."""
+    sizes = (1000,) if bench.quick else (1000, 100_000, 1_000_000)
+    with bench.sides(peer) as sides:
+        a_run = 0.0
+        for size in sizes:
+            case = f"{size:,} runs"
+            if not bench.affordable("growth", case, peer, a_run * size):
+                break
+            grown, empty = sides[-1], Side(sides[-1].session, bench.folder / "store-empty")
+            try:
+                began = time.monotonic()
+                _ask(bench, grown, "grow", folder=str(grown.folder), runs=size)
+                a_run = (time.monotonic() - began) / size
+
+                def measure(side: Side, grown: Side = grown, empty: Side = empty) -> Measured:
+                    taken = [_one_at_a_time(bench, place) for place in (empty, grown)]
+                    return {"ms a step": taken[1], "times that of an empty store": taken[1] / taken[0]}
+
+                bench.compare("growth", case, [grown], measure)
+            except NotMeasuredError as error:
+                if not any(cell.case == case and cell.peer == peer.name for cell in bench.figures.cells):
+                    bench.missing("growth", case, peer, str(error))
+                break
+            finally:
+                _close(grown)
+                bench.clear()
+
+
+def _one_at_a_time(bench: Bench, side: Side) -> float:
+    workflows = 3 if bench.quick else 10
+    arguments = {"folder": str(side.folder), "steps": STEPS, "workflows": workflows, "at_once": 1, "sleeps": False}
+    told = _ask(bench, side, "durable", **arguments)
+    return percentile([seconds * 1e3 for seconds in told["waits"]], 50)
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "in_memory", "In memory", "Trivial steps, one workflow after the other, each with its making.", in_memory
+        ),
+        Scenario(
+            "durable",
+            "Durable, on SQLite",
+            "Ten steps a workflow, each with a little data. An acknowledgement lies between the end of a step's code and "
+            "the beginning of the next step's.",
+            durable,
+        ),
+        Scenario(
+            "sleeping",
+            "Durable, with steps that wait",
+            "The same with steps that sleep 0 to 20 ms each, out of step with each other. Nothing but sleeping takes "
+            "10 ms a step: with 100 at once no more than 10,000 steps a second are there to be done.",
+            sleeping,
+        ),
+        Scenario(
+            "approval",
+            "Approvals",
+            "Started up to a gate after the first step; then approved, two steps before their end, from fresh "
+            "processes, while the one that started them stays.",
+            approval,
+        ),
+        Scenario(
+            "recovery",
+            "Recovery",
+            "Runs of ten steps whose process was killed in the middle of the sixth: opening the store in a new process, "
+            "and carrying on all of them to their end.",
+            recovery,
+        ),
+        Scenario("rollback", "Rollback", "Ten steps undone because the eleventh failed.", rollback),
+        Scenario(
+            "importing",
+            "Importing and installing",
+            "A fresh interpreter that has asyncio, with bytecode cached. Installed is all of its environment, without "
+            "bytecode.",
+            importing,
+        ),
+        Scenario(
+            "memory",
+            "Memory",
+            "What a run adds to the process that started it, in the middle of its sixth step, and while it waits for an "
+            "approval.",
+            memory,
+        ),
+        Scenario("disk", "Size on disk", "All files of the store after it was closed.", disk),
+        Scenario(
+            "growth",
+            "As the store grows",
+            "The acknowledgement of a step (p50), one workflow at a time, in a store with so many completed runs of ten "
+            "steps and in an empty one, in turns. The runs are copies, by SQL and with random ids, of the rows of one "
+            "that the peer itself ran.",
+            growth,
+        ),
+    )
+}
