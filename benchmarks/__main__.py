@@ -70,7 +70,7 @@ def measure(bench: Bench, scenarios: list[str], peers: list[Peer]) -> Figures:
     able = bench.prepare([OURS, *peers])
     for name in scenarios:
         for peer in able:
-            SCENARIOS[name].measure(bench, peer)
+            SCENARIOS[name].run(bench, peer)
     return bench.figures
 
 

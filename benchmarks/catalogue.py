@@ -17,6 +17,11 @@ class Peer(NamedTuple):
     """Its adapter, where that is not `benchmarks.peers.NAME`."""
 
     @property
+    def is_limit(self) -> bool:
+        """Whether it is no peer, but what nothing can be faster than."""
+        return self.kind == "limit"
+
+    @property
     def adapter(self) -> str:
         """The module to run."""
         return self.module or f"benchmarks.peers.{self.name}"
@@ -27,9 +32,9 @@ OURS = Peer("dotmac", "dotmac-workflows", "ours")
 
 CATALOGUE = (
     Peer("bare", "limit: no engine", "limit"),
-    Peer("writer", "limit: our store, no engine", "limit"),
+    Peer("writer", "limit: our store alone", "limit"),
     Peer("original", "the original's loop"),
-    Peer("handwritten", "a state column of one's own"),
+    Peer("handwritten", "own state column"),
     Peer("dbos", "DBOS", requirements=("dbos==3.4.0",)),
     Peer("langgraph", "LangGraph", requirements=("langgraph==1.2.24", "langgraph-checkpoint-sqlite==3.1.2")),
     Peer("burr", "Burr", requirements=("burr==0.42.0", "aiosqlite==0.22.1")),

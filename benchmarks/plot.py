@@ -21,13 +21,13 @@ PANELS = (
     ("From approve to completion, in another process", "approval", "", "ms from approve to completion, p50", "ms"),
     ("Recovery after a crash", "recovery", "", "seconds to recover all", "s"),
     ("Ten steps undone, durable", "rollback", "durable", "µs a step undone", "µs a step"),
-    ("Import, beyond asyncio", "importing", "import", "ms over asyncio", "ms"),
+    ("Import beyond asyncio, to run on SQLite", "importing", "to run on SQLite", "ms over asyncio", "ms"),
 )
 """Title, scenario, case (the first there is), figure, and its unit as it is written here."""
 
 WIDTH, MARGIN, GAP = 900, 18, 30
 COLUMN = (WIDTH - 2 * MARGIN - GAP) / 2
-LABEL, NOTE = 152, 118
+LABEL, NOTE = 142, 132
 """How wide the columns left and right of the bars are."""
 ROW, HEAD, FOOT = 20, 26, 30
 TOP = 62
@@ -111,7 +111,7 @@ def plot(figures: Figures) -> str:
     """Return the picture as SVG, 900 pixels wide."""
     drawn = panels(figures)
     ratios = [value for panel in drawn for bar in panel.bars for value in (bar.ratio.least, bar.ratio.most)] or [1.0]
-    scale = Scale(min(-1, floor(log10(min(ratios)))), max(1, ceil(log10(max(ratios)))))
+    scale = Scale(min(-1, max(-3, floor(log10(min(ratios))))), max(1, ceil(log10(max(ratios)))))
     bottoms, parts = [float(TOP), float(TOP)], []
     for panel in drawn:
         column = bottoms.index(min(bottoms))
@@ -164,11 +164,9 @@ def _panel(panel: Panel, scale: Scale, left: float, top: float) -> list[str]:
         x = scale.place(10.0**power, left)
         kind = "one" if power == 0 else "rule"
         parts.append(f'<path class="{kind}" d="M{x:.1f} {first:.0f}V{last:.0f}"/>')
-        label = "1" if power == 0 else f"{10.0**power:g}" if power > -3 else f"1e{power}"
-        if power <= 3:
+        if power % 2 == 0:
+            label = f"{10.0**power:,g}"
             parts.append(_text(x, last + 13, f"×{label}", "dim small mid"))
-        else:
-            parts.append(_text(x, last + 13, f"×{10**power // 1000}k", "dim small mid"))
     one = scale.place(1.0, left)
     for number_, bar in enumerate(panel.bars):
         y = top + HEAD + ROW * number_

@@ -76,13 +76,18 @@ def tables(figures: Figures, scenario: Scenario) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def missing(cells: Iterable[Cell], peers: Iterable[dict[str, Any]]) -> str:
-    """Return which peers have no figure in which case, and why; a limit is none for everything."""
-    titles = {peer["name"]: peer["title"] for peer in peers if peer["kind"] == "peer"}
+def missing(cells: Sequence[Cell], peers: Iterable[dict[str, Any]]) -> str:
+    """Return which peers have no figure, or none in some cases, and why; a limit is none for everything."""
     why: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.reason is not None and cell.peer in titles:
-            why.setdefault(cell.reason, []).append(f"{titles[cell.peer]} ({cell.case})")
+    for peer in peers:
+        of_it = [cell for cell in cells if cell.peer == peer["name"]]
+        partly = any(cell.values for cell in of_it)
+        for cell in of_it:
+            if cell.reason is not None and peer["kind"] == "peer":
+                who = f"{peer['title']} ({cell.case})" if partly else str(peer["title"])
+                named = why.setdefault(cell.reason, [])
+                if who not in named:
+                    named.append(who)
     if not why:
         return ""
     return "Not measured: " + "; ".join(f"{', '.join(who)}: {reason}" for reason, who in why.items()) + "."
@@ -113,8 +118,8 @@ def our_values(cells: Iterable[Cell]) -> list[float]:
 
 def number(value: float, digits: int = 3) -> str:
     """Return a number with so many digits that count."""
-    if value == 0:
-        return "0"
+    if value == int(value) and abs(value) < 100:
+        return str(int(value))
     rounded = float(f"{value:.{digits}g}")
     if abs(rounded) >= 10 ** (digits - 1):
         return f"{rounded:,.0f}"

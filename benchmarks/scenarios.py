@@ -25,6 +25,29 @@ class Scenario(NamedTuple):
     told: str
     """What is done and what is counted."""
     measure: Callable[[Bench, Peer], None]
+    needs: tuple[str, ...] = ()
+    """What a peer must have, one of them: `memory`, `durable`."""
+    task: str = ""
+    """The task that it must be able to do."""
+    has_limits: bool = False
+    """Whether the limits take part."""
+
+    def run(self, bench: Bench, peer: Peer) -> None:
+        """Measure a peer, if it can do that at all."""
+        if peer.is_limit and not self.has_limits:
+            return
+        about = bench.about(peer)
+        cannot = about["cannot"]
+        assert isinstance(cannot, dict)
+        if self.needs and not any(about[need] for need in self.needs):
+            bench.missing(self.name, "", peer, LACKS[self.needs[0]])
+        elif self.task in cannot:
+            bench.missing(self.name, "", peer, cannot[self.task])
+        else:
+            self.measure(bench, peer)
+
+
+LACKS = {"memory": "it has no mode without a store", "durable": "it keeps no runs by itself"}
 
 
 def _ask(bench: Bench, side: Side, task: str, **arguments: Any) -> dict[str, Any]:
@@ -136,7 +159,8 @@ def _durable(bench: Bench, peer: Peer, scenario: str, sizes: dict[str, int], *, 
             )
             return main | _waits(told)
 
-        a_step = bench.compare(scenario, case, sides, measure, more_is_better="steps a second") / workflows / STEPS
+        slowest = bench.compare(scenario, case, sides, measure, more_is_better="steps a second")
+        a_step = slowest / workflows / STEPS if at_once > 1 else 0.0  # alone, nothing is shared
 
     _cases(bench, peer, scenario, sizes, run)
 
@@ -224,18 +248,29 @@ def rollback(bench: Bench, peer: Peer) -> None:
 
 def importing(bench: Bench, peer: Peer) -> None:
     """What a program pays for it before it does anything."""
-    line = bench.about(peer).get("import_line")
-    if not line:
-        bench.missing("importing", "import", peer, "there is nothing to import")
+    imports = _imports(bench, peer)
+    if not imports:
+        bench.missing("importing", "", peer, "there is nothing to import")
         return
     with bench.sides(peer) as sides:
+        for kind in imports:
 
-        def measure(side: Side) -> Measured:
-            one = side.session.peer
-            return {"ms over asyncio": _imported(bench.python(one), str(bench.about(one)["import_line"]))}
+            def measure(side: Side, kind: str = kind) -> Measured:
+                one = side.session.peer
+                return {"ms over asyncio": _imported(bench.python(one), _imports(bench, one)[kind])}
 
-        bench.compare("importing", "import", sides, measure)
-        bench.compare("importing", "installed", sides, lambda side: _installed(bench, side.session.peer), once=True)
+            bench.compare("importing", IMPORTED[kind], sides, measure)
+        if peer.requirements or peer == OURS:
+            bench.compare("importing", "installed", sides, lambda side: _installed(bench, side.session.peer), once=True)
+
+
+IMPORTED = {"memory": "to run in memory", "durable": "to run on SQLite"}
+
+
+def _imports(bench: Bench, peer: Peer) -> dict[str, str]:
+    found = bench.about(peer)["imports"]
+    assert isinstance(found, dict)
+    return found
 
 
 _IMPORT = """
@@ -257,7 +292,7 @@ def _imported(python: Path, line: str) -> float:
 def _installed(bench: Bench, peer: Peer) -> Measured:
     """Return how much was installed, without bytecode, and how many packages besides the first."""
     if not peer.requirements:
-        places = [ROOT / "src" / "dotmac_workflows"] if peer == OURS else []
+        places = [ROOT / "src" / "dotmac_workflows"]
         packages = 1
     else:
         places = list((bench.environments / peer.name).rglob("site-packages"))
@@ -361,14 +396,21 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario(
-            "in_memory", "In memory", "Trivial steps, one workflow after the other, each with its making.", in_memory
+            "in_memory",
+            "In memory",
+            "Trivial steps, one workflow after the other, each with its making.",
+            in_memory,
+            ("memory",),
+            has_limits=True,
         ),
         Scenario(
             "durable",
             "Durable, on SQLite",
-            "Ten steps a workflow, each with a little data. An acknowledgement lies between the end of a step's code and "
-            "the beginning of the next step's.",
+            "Ten steps a workflow, each with a little data. An acknowledgement lies between the end of a step's code "
+            "and the beginning of the next step's.",
             durable,
+            ("durable",),
+            has_limits=True,
         ),
         Scenario(
             "sleeping",
@@ -376,22 +418,34 @@ SCENARIOS = {
             "The same with steps that sleep 0 to 20 ms each, out of step with each other. Nothing but sleeping takes "
             "10 ms a step: with 100 at once no more than 10,000 steps a second are there to be done.",
             sleeping,
+            ("durable",),
         ),
         Scenario(
             "approval",
             "Approvals",
-            "Started up to a gate after the first step; then approved, two steps before their end, from fresh "
-            "processes, while the one that started them stays.",
+            "Started up to a gate after the first step; then approved, two steps before their end, from "
+            "fresh processes, while the one that started them stays.",
             approval,
+            ("durable",),
+            "start",
         ),
         Scenario(
             "recovery",
             "Recovery",
-            "Runs of ten steps whose process was killed in the middle of the sixth: opening the store in a new process, "
-            "and carrying on all of them to their end.",
+            "Runs of ten steps whose process was killed in the middle of the sixth: opening the store in a new "
+            "process, and carrying on all of them to their end.",
             recovery,
+            ("durable",),
+            "recover",
         ),
-        Scenario("rollback", "Rollback", "Ten steps undone because the eleventh failed.", rollback),
+        Scenario(
+            "rollback",
+            "Rollback",
+            "Ten steps undone because the eleventh failed.",
+            rollback,
+            ("memory", "durable"),
+            "undo",
+        ),
         Scenario(
             "importing",
             "Importing and installing",
@@ -402,18 +456,23 @@ SCENARIOS = {
         Scenario(
             "memory",
             "Memory",
-            "What a run adds to the process that started it, in the middle of its sixth step, and while it waits for an "
-            "approval.",
+            "What a run adds to the process that started it, in the middle of its sixth step, and while it waits for "
+            "an approval.",
             memory,
+            ("durable",),
         ),
-        Scenario("disk", "Size on disk", "All files of the store after it was closed.", disk),
+        Scenario(
+            "disk", "Size on disk", "All files of the store after it was closed.", disk, ("durable",), has_limits=True
+        ),
         Scenario(
             "growth",
             "As the store grows",
-            "The acknowledgement of a step (p50), one workflow at a time, in a store with so many completed runs of ten "
-            "steps and in an empty one, in turns. The runs are copies, by SQL and with random ids, of the rows of one "
-            "that the peer itself ran.",
+            "The acknowledgement of a step (p50), one workflow at a time, in a store with so many completed runs of "
+            "ten steps and in an empty one, in turns. The runs are copies, by SQL and with random ids, of the rows of "
+            "one that the peer itself ran.",
             growth,
+            ("durable",),
+            "grow",
         ),
     )
 }

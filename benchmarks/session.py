@@ -54,6 +54,8 @@ class Session:
             NotMeasuredError: It cannot do that, failed, ended, or took longer; in the last case it is ended.
         """
         assert self._process.stdin is not None
+        if self._process.returncode is not None:
+            raise NotMeasuredError("its process has ended")
         try:
             self._process.stdin.write(json.dumps({"task": task, **arguments}).encode() + b"\n")
             self._process.stdin.flush()

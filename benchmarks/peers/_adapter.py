@@ -83,8 +83,8 @@ class Adapter:
 
     distribution: ClassVar[str | None] = None
     """The name under which its version is found; None for code of our own."""
-    import_line: ClassVar[str | None] = None
-    """What a program that uses it imports, for the cost of that."""
+    imports: ClassVar[dict[str, str]] = {}
+    """What a program imports that uses it in memory (`memory`) or on SQLite (`durable`), for the cost of that."""
     memory: ClassVar[str | None] = None
     """Its setting in memory, in words; None: it does not run without a store."""
     durable: ClassVar[str | None] = None
@@ -144,7 +144,7 @@ class Adapter:
 
     async def undo_in_memory(self, names: list[str]) -> None:
         """Do the same without a store."""
-        raise NotPossibleError("it has no rollback in memory")
+        raise NotPossibleError("it has no rollback")
 
 
 def step_names(count: int) -> list[str]:
@@ -288,8 +288,6 @@ class Tasks:
 
         The copies have random ids, so that the rows of new runs fall between theirs.
         """
-        if not self._adapter.tables:
-            raise NotPossibleError("its rows cannot be copied by SQL")
         await self.durable(folder=folder, steps=10, workflows=1, at_once=1, sleeps=False)
         await self.close()
         copy_runs(Path(folder) / self._adapter.file, self._adapter.tables, runs)

@@ -39,7 +39,7 @@ async def _serve(adapter: Adapter, answers: TextIO) -> None:
     answer(
         {
             "version": version(adapter.distribution) if adapter.distribution else None,
-            "import_line": adapter.import_line,
+            "imports": adapter.imports,
             "memory": adapter.memory,
             "durable": adapter.durable,
             "cannot": adapter.cannot,

@@ -69,7 +69,10 @@ class Burr(Adapter):
     """Burr."""
 
     distribution = "burr"
-    import_line = "from burr.core import ApplicationBuilder, State, action"
+    imports: ClassVar[dict[str, str]] = {
+        "memory": "from burr.core import ApplicationBuilder, State, action",
+        "durable": "import burr.core; from burr.integrations.persisters.b_aiosqlite import AsyncSQLitePersister",
+    }
     memory = "no persister"
     durable = "AsyncSQLitePersister, SQLite in WAL"
     cannot: ClassVar[dict[str, str]] = {"undo": "it has no rollback, and its documentation shows none"}

@@ -72,7 +72,7 @@ class Dbos(Adapter):
     """DBOS."""
 
     distribution = "dbos"
-    import_line = "from dbos import DBOS"
+    imports: ClassVar[dict[str, str]] = {"durable": "from dbos import DBOS"}
     durable = "async workflows and steps, SQLite in WAL; undoing written by hand"
     tables: ClassVar[dict[str, str]] = {"workflow_status": "workflow_uuid", "operation_outputs": "workflow_uuid"}
 

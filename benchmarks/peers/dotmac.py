@@ -66,7 +66,10 @@ class ReadSettings(Write[dict[str, object]]):
 class Dotmac(Adapter):
     """This library."""
 
-    import_line: ClassVar[str | None] = "from dotmac_workflows import Workflow"
+    imports: ClassVar[dict[str, str]] = {
+        "memory": "from dotmac_workflows import Workflow",
+        "durable": "from dotmac_workflows import SQLitePersistence, Workflow",
+    }
     memory: ClassVar[str | None] = "no persistence: the journal is a list"
     durable = "SQLitePersistence"
     tables: ClassVar[dict[str, str]] = {"workflows": "workflow_id", "records": "workflow_id"}

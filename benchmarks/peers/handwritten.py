@@ -24,6 +24,7 @@ class Handwritten(Adapter):
     """A state column of one's own."""
 
     durable = "sqlite3, one UPDATE and commit a step"
+    imports: ClassVar[dict[str, str]] = {"durable": "import json, sqlite3"}
     tables: ClassVar[dict[str, str]] = {"runs": "id"}
 
     connection: sqlite3.Connection

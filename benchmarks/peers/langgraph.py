@@ -84,7 +84,10 @@ class LangGraph(Adapter):
     """LangGraph."""
 
     distribution = "langgraph"
-    import_line = "from langgraph.graph import StateGraph; from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver"
+    imports: ClassVar[dict[str, str]] = {
+        "memory": "from langgraph.checkpoint.memory import InMemorySaver; from langgraph.graph import StateGraph",
+        "durable": "import langgraph.graph; from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver",
+    }
     memory = "InMemorySaver"
     durable = 'AsyncSqliteSaver, durability="sync"'
     cannot: ClassVar[dict[str, str]] = {"undo": "it has no rollback, and its documentation shows none"}

@@ -4,6 +4,8 @@ It can serialise the context of a run for its user to keep, and keeps none itsel
 So it takes part in memory only.
 """
 
+from typing import ClassVar
+
 from workflows.events import Event, StartEvent, StopEvent
 
 from benchmarks.peers._adapter import Adapter
@@ -35,7 +37,7 @@ class LlamaWorkflows(Adapter):
     """LlamaIndex Workflows."""
 
     distribution = "llama-index-workflows"
-    import_line = "from workflows import Workflow, step"
+    imports: ClassVar[dict[str, str]] = {"memory": "from workflows import Workflow, step"}
     memory = "its only one"
 
     async def in_memory(self, names: list[str]) -> int:

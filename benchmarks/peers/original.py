@@ -8,7 +8,7 @@ first step that cannot be undone. It keeps nothing: what it had done is gone wit
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from benchmarks.peers._adapter import Adapter, Work
 from benchmarks.peers._serve import serve
@@ -115,7 +115,6 @@ class OriginalLoop(Adapter):
     """The original's loop."""
 
     memory = "its only one"
-    cannot: ClassVar[dict[str, str]] = {"recover": "it keeps nothing"}
 
     async def in_memory(self, names: list[str]) -> int:
         """See `Adapter`."""

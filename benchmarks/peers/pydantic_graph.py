@@ -5,6 +5,7 @@ Temporal, DBOS or Prefect. So it takes part in memory only.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic_graph import BaseNode, End, GraphBuilder, GraphRunContext, StepContext
 
@@ -45,7 +46,7 @@ class PydanticGraph(Adapter):
     """pydantic-graph."""
 
     distribution = "pydantic-graph"
-    import_line = "from pydantic_graph import GraphBuilder"
+    imports: ClassVar[dict[str, str]] = {"memory": "from pydantic_graph import GraphBuilder"}
     memory = "its only one"
 
     async def in_memory(self, names: list[str]) -> int:

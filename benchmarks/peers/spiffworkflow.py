@@ -7,7 +7,7 @@ user to keep, and keeps none itself. So it takes part in memory only.
 
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from SpiffWorkflow.specs.Simple import Simple
 from SpiffWorkflow.specs.WorkflowSpec import WorkflowSpec
@@ -42,7 +42,7 @@ class SpiffWorkflow(Adapter):
     """SpiffWorkflow."""
 
     distribution = "SpiffWorkflow"
-    import_line = "from SpiffWorkflow.workflow import Workflow"
+    imports: ClassVar[dict[str, str]] = {"memory": "from SpiffWorkflow.workflow import Workflow"}
     memory = "its only one"
 
     async def in_memory(self, names: list[str]) -> int:

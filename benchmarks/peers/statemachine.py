@@ -4,6 +4,8 @@ Callbacks are plain functions, for it is slower with async ones. It has no store
 part in memory only.
 """
 
+from typing import ClassVar
+
 from statemachine import State, StateMachine
 
 from benchmarks.peers._adapter import Adapter
@@ -34,7 +36,7 @@ class PythonStateMachine(Adapter):
     """python-statemachine."""
 
     distribution = "python-statemachine"
-    import_line = "from statemachine import State, StateMachine"
+    imports: ClassVar[dict[str, str]] = {"memory": "from statemachine import State, StateMachine"}
     memory = "its only one, without async callbacks"
 
     async def in_memory(self, names: list[str]) -> int:

@@ -4,6 +4,8 @@ Without async callbacks, for it is slower with them. It has no store; its user k
 memory only.
 """
 
+from typing import ClassVar
+
 from transitions import Machine
 
 from benchmarks.peers._adapter import Adapter
@@ -41,7 +43,7 @@ class Transitions(Adapter):
     """transitions."""
 
     distribution = "transitions"
-    import_line = "from transitions import Machine"
+    imports: ClassVar[dict[str, str]] = {"memory": "from transitions import Machine"}
     memory = "its only one, without async callbacks"
 
     async def in_memory(self, names: list[str]) -> int:

@@ -16,7 +16,6 @@ from benchmarks.peers.dotmac import Dotmac
 class Writer(Dotmac):
     """The store without the engine."""
 
-    import_line = None
     memory = None
     durable = "the rows of this library, its SQLitePersistence"
     cannot = dict.fromkeys(("in_memory", "start", "hang", "undo", "memory", "grow"), "a limit for steps alone")
