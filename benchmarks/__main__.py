@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, sizes
 from benchmarks.catalogue import CATALOGUE, OURS, Peer
 from benchmarks.figures import Figures
 from benchmarks.pairs import Bench
@@ -66,7 +66,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def measure(bench: Bench, scenarios: list[str], peers: list[Peer]) -> Figures:
     """Run scenarios, each for this library alone and then beside each peer."""
-    bench.figures.machine = machine.about(bench.folder, bench.quick)
+    bench.figures.machine = machine.about(bench.folder)
     able = bench.prepare([OURS, *peers])
     for name in scenarios:
         for peer in able:
@@ -90,7 +90,7 @@ def main(given: list[str] | None = None) -> int:
                 rounds=asked.rounds or (3 if asked.quick else 20),
                 seconds=asked.seconds or (0.5 if asked.quick else 4.0),
                 limit=asked.limit or (10.0 if asked.quick else 40.0),
-                quick=asked.quick,
+                sizes=sizes.QUICK if asked.quick else sizes.FULL,
             )
             figures = measure(bench, scenarios, [peer for peer in CATALOGUE if peer.name in wanted])
         finally:

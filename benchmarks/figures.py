@@ -65,16 +65,14 @@ class Figures:
     cells: list[Cell] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """Return all of it as JSON, the values to five digits."""
+        """Return all of it as JSON, with the ratios and percentiles that follow from the values."""
         told: dict[str, Any] = {"format": FORMAT, "machine": self.machine, "peers": self.peers, "cells": []}
         for cell in self.cells:
             kept = asdict(cell)
-            for name in ("values", "ours"):
-                kept[name] = [float(f"{value:.5g}") for value in kept[name]]
             ratio = cell.ratio()
             kept["ratio"] = None if ratio is None else {key: float(f"{v:.4g}") for key, v in ratio._asdict().items()}
-            kept["p50"] = float(f"{percentile(cell.values, 50):.5g}") if cell.values else None
-            kept["p99"] = float(f"{percentile(cell.values, 99):.5g}") if cell.values else None
+            kept["p50"] = percentile(cell.values, 50) if cell.values else None
+            kept["p99"] = percentile(cell.values, 99) if cell.values else None
             told["cells"].append(kept)
         return json.dumps(told, ensure_ascii=False, indent=1) + "\n"
 

@@ -69,9 +69,9 @@ def commit() -> str:
     return told.stdout.strip()
 
 
-def about(folder: Path, quick: bool) -> dict[str, Any]:
+def about(folder: Path) -> dict[str, Any]:
     """Return the machine, the versions and the flushes."""
-    flushed = flushes(folder, 50 if quick else 500)
+    flushed = flushes(folder, 200)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": commit(),

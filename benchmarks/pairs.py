@@ -17,6 +17,7 @@ from benchmarks.catalogue import OURS, Peer
 from benchmarks.environments import UnavailableError, python_of
 from benchmarks.figures import Cell, Figures
 from benchmarks.session import NotMeasuredError, Session
+from benchmarks.sizes import Sizes
 
 
 class Side(NamedTuple):
@@ -44,7 +45,7 @@ class Bench:
     """No further pair of a case is begun after so long."""
     limit: float
     """A peer that takes longer for one task is not asked on."""
-    quick: bool
+    sizes: Sizes
     figures: Figures = field(default_factory=Figures)
     quiet: bool = False
     _pythons: dict[str, Path] = field(default_factory=dict)
@@ -146,9 +147,9 @@ class Bench:
                     continue
                 for figure, value in theirs.items():
                     cell = cells.setdefault(figure, Cell(scenario, case, figure, peer.name, figure == more_is_better))
-                    cell.values.append(value)
+                    cell.values.append(_rounded(value))
                     if figure in ours:
-                        cell.ours.append(ours[figure])
+                        cell.ours.append(_rounded(ours[figure]))
                 kept += 1
         except NotMeasuredError as error:
             if not kept:
@@ -173,6 +174,10 @@ class Bench:
             scenario, case, peer, f"would take about {expected:,.0f} s, more than the limit of {self.limit:.0f} s"
         )
         return False
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")  # more is noise, and the JSON shorter
 
 
 def _shown(cells: dict[str, Cell]) -> str:

@@ -89,7 +89,6 @@ def _waits(told: dict[str, Any]) -> Measured:
 
 def in_memory(bench: Bench, peer: Peer) -> None:
     """Workflows of trivial steps, one after the other, each with its making."""
-    sizes = (10, 100) if bench.quick else (10, 100, 1000, 10_000)
     a_step = 0.0
 
     def run(sides: list[Side], case: str, steps: int) -> None:
@@ -113,22 +112,21 @@ def in_memory(bench: Bench, peer: Peer) -> None:
 
         bench.compare("in_memory", case, sides, measure)
 
-    _cases(bench, peer, "in_memory", {f"{size:,} steps": size for size in sizes}, run)
+    _cases(bench, peer, "in_memory", {f"{size:,} steps": size for size in bench.sizes.steps}, run)
 
 
 def durable(bench: Bench, peer: Peer) -> None:
     """Ten steps a workflow on SQLite."""
-    sizes = {"one at a time": 1, "100 at once": 100, "1,000 at once": 1000}
-    if bench.quick:
-        del sizes["1,000 at once"]
-    _durable(bench, peer, "durable", sizes, sleeps=False)
+    _durable(bench, peer, "durable", {"one at a time": 1} | _at_once(bench.sizes.at_once), sleeps=False)
 
 
 def sleeping(bench: Bench, peer: Peer) -> None:
     """The same with steps that sleep."""
-    _durable(
-        bench, peer, "sleeping", {"100 at once": 100} | ({} if bench.quick else {"1,000 at once": 1000}), sleeps=True
-    )
+    _durable(bench, peer, "sleeping", _at_once(bench.sizes.sleeping), sleeps=True)
+
+
+def _at_once(sizes: tuple[int, ...]) -> dict[str, int]:
+    return {f"{size:,} at once": size for size in sizes}
 
 
 def _durable(bench: Bench, peer: Peer, scenario: str, sizes: dict[str, int], *, sleeps: bool) -> None:
@@ -136,7 +134,7 @@ def _durable(bench: Bench, peer: Peer, scenario: str, sizes: dict[str, int], *, 
 
     def run(sides: list[Side], case: str, at_once: int) -> None:
         nonlocal a_step
-        workflows = at_once if at_once > 1 else 3 if bench.quick else 20
+        workflows = at_once if at_once > 1 else bench.sizes.alone
         if not bench.affordable(scenario, case, peer, a_step * workflows * STEPS):
             raise NotMeasuredError
 
@@ -167,7 +165,6 @@ def _durable(bench: Bench, peer: Peer, scenario: str, sizes: dict[str, int], *, 
 
 def approval(bench: Bench, peer: Peer) -> None:
     """Started up to a gate, then approved from other processes while the first one stays."""
-    sizes = (100,) if bench.quick else (1000, 100_000)
     a_start = 0.0
 
     def run(sides: list[Side], case: str, waiting: int) -> None:
@@ -182,13 +179,12 @@ def approval(bench: Bench, peer: Peer) -> None:
             return {"starts a second": waiting / told["seconds"]}
 
         a_start = bench.compare("approval", case, sides, start, more_is_better="starts a second", once=True) / waiting
-        together = 3 if bench.quick else 20
 
         def approve(side: Side) -> Measured:
             began = time.perf_counter()
             with bench.session(side.session.peer) as fresh:
                 other = Side(fresh, side.folder)
-                wanted = [ids[side].pop(len(ids[side]) // 2) for _ in range(together + 1)]
+                wanted = [ids[side].pop(len(ids[side]) // 2) for _ in range(bench.sizes.approved + 1)]
                 arguments = {"folder": str(side.folder), "steps": 3}
                 _ask(bench, other, "approve", ids=wanted[:1], **arguments)
                 first = time.perf_counter() - began
@@ -202,12 +198,12 @@ def approval(bench: Bench, peer: Peer) -> None:
 
         bench.compare("approval", case, sides, approve)
 
-    _cases(bench, peer, "approval", {f"{size:,} waiting": size for size in sizes}, run)
+    _cases(bench, peer, "approval", {f"{size:,} waiting": size for size in bench.sizes.waiting}, run)
 
 
 def recovery(bench: Bench, peer: Peer) -> None:
     """Runs whose process was killed in the middle of their sixth step."""
-    count = 50 if bench.quick else 1000
+    count = bench.sizes.crashed
 
     def crash_and_recover(side: Side) -> Measured:
         folder = str(side.folder)
@@ -231,7 +227,7 @@ def rollback(bench: Bench, peer: Peer) -> None:
     """Ten steps undone, because the eleventh failed."""
 
     def run(sides: list[Side], case: str, stored: bool) -> None:
-        workflows = (3 if bench.quick else 20) if stored else 200
+        workflows = bench.sizes.undone * (1 if stored else 10)
 
         def measure(side: Side) -> Measured:
             folder = str(side.folder) if stored else None
@@ -307,25 +303,24 @@ def _installed(bench: Bench, peer: Peer) -> Measured:
 
 def memory(bench: Bench, peer: Peer) -> None:
     """What the process that started them needs for runs in the middle of a step, and for runs that wait."""
-    count = 50 if bench.quick else 500
+    count = bench.sizes.in_memory
 
     def run(sides: list[Side], case: str, kind: str) -> None:
         def measure(side: Side) -> Measured:
-            found = {}
-            for figure, traced in (("KiB a run, resident", False), ("KiB a run, as Python counts", True)):
-                with bench.session(side.session.peer) as fresh:
-                    told = _ask(
-                        bench,
-                        Side(fresh, side.folder),
-                        "memory",
-                        folder=str(side.folder / str(traced)),
-                        kind=kind,
-                        count=count,
-                        steps=STEPS,
-                        traced=traced,
-                    )
-                found[figure] = max(0.0, told["bytes"] / count / 1024)
-            return found
+            with bench.session(side.session.peer) as fresh:
+                told = _ask(
+                    bench,
+                    Side(fresh, side.folder),
+                    "memory",
+                    folder=str(side.folder),
+                    kind=kind,
+                    count=count,
+                    steps=STEPS,
+                )
+            return {
+                "KiB a run, resident": max(0.0, told["resident"] / count / 1024),
+                "KiB a run, as Python counts": max(0.0, told["traced"] / count / 1024),
+            }
 
         bench.compare("memory", case, sides, measure, once=True)
 
@@ -336,7 +331,7 @@ def disk(bench: Bench, peer: Peer) -> None:
     """What is on the disk after the store was closed."""
 
     def measure(side: Side) -> Measured:
-        workflows = 20 if bench.quick else 200
+        workflows = bench.sizes.on_disk
         folder = str(side.folder)
         _ask(bench, side, "durable", folder=folder, steps=STEPS, workflows=workflows, at_once=1, sleeps=False)
         _close(side)
@@ -354,10 +349,9 @@ def disk(bench: Bench, peer: Peer) -> None:
 
 def growth(bench: Bench, peer: Peer) -> None:
     """A step in a store with many completed runs, in turns with one in an empty store of the same peer."""
-    sizes = (1000,) if bench.quick else (1000, 100_000, 1_000_000)
     with bench.sides(peer) as sides:
         a_run = 0.0
-        for size in sizes:
+        for size in bench.sizes.stored:
             case = f"{size:,} runs"
             if not bench.affordable("growth", case, peer, a_run * size):
                 break
@@ -382,9 +376,16 @@ def growth(bench: Bench, peer: Peer) -> None:
 
 
 def _one_at_a_time(bench: Bench, side: Side) -> float:
-    workflows = 3 if bench.quick else 10
-    arguments = {"folder": str(side.folder), "steps": STEPS, "workflows": workflows, "at_once": 1, "sleeps": False}
-    told = _ask(bench, side, "durable", **arguments)
+    told = _ask(
+        bench,
+        side,
+        "durable",
+        folder=str(side.folder),
+        steps=STEPS,
+        workflows=max(3, bench.sizes.alone // 2),
+        at_once=1,
+        sleeps=False,
+    )
     return percentile([seconds * 1e3 for seconds in told["waits"]], 50)
 
 

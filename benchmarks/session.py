@@ -39,6 +39,7 @@ class Session:
         try:
             self.about: dict[str, Any] = self._answer(STARTED_WITHIN)
         except NotMeasuredError as error:
+            self.kill()
             raise UnavailableError(f"does not start: {error}") from None
 
     def __enter__(self) -> "Session":

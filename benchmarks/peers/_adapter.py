@@ -260,7 +260,7 @@ class Tasks:
         _expect("steps undone", work.undone, steps * workflows)
         return {"seconds": took}
 
-    async def memory(self, *, folder: str, kind: str, count: int, steps: int, traced: bool) -> Told:
+    async def memory(self, *, folder: str, kind: str, count: int, steps: int) -> Told:
         """Return what this process needs for runs that are live, or that wait, in bytes."""
         work = await self._opened(folder)
 
@@ -270,12 +270,15 @@ class Tasks:
             else:
                 await self.start(folder=folder, count=wanted, steps=steps)
 
-        if traced:
-            tracemalloc.start()
-        await make(10)  # what is made once is not the question
-        before = _needed(traced)
-        await make(count)
-        return {"bytes": _needed(traced) - before}
+        found = {}
+        for name, needed in (("resident", _resident), ("traced", _traced)):
+            if name == "traced":
+                tracemalloc.start()
+            await make(10)  # what is made once is not the question
+            before = needed()
+            await make(count)
+            found[name] = needed() - before
+        return found
 
     async def settings(self, *, folder: str) -> Told:
         """Return how the store writes."""
@@ -332,12 +335,15 @@ def _expect(what: str, found: int, wanted: int) -> None:
         raise RuntimeError(f"{what}: {found}, not {wanted}")
 
 
-def _needed(traced: bool) -> int:
+def _resident() -> int:
     gc.collect()
-    if traced:
-        return tracemalloc.get_traced_memory()[0]
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
 
 
 def copy_runs(path: Path, tables: dict[str, str], runs: int) -> None:
