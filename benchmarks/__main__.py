@@ -17,7 +17,7 @@ from benchmarks.catalogue import CATALOGUE, OURS, Peer
 from benchmarks.figures import Figures
 from benchmarks.pairs import Bench
 from benchmarks.plot import plot
-from benchmarks.report import report
+from benchmarks.report import into, report
 from benchmarks.scenarios import SCENARIOS
 
 BUILT = Path("build", "benchmarks")
@@ -54,6 +54,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there instead")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the picture there instead")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables into this page of Markdown as well")
     parser.add_argument("--venvs", type=Path, default=BUILT / "venvs", metavar="FOLDER", help="the peers' environments")
     parser.add_argument(
         "--directory", type=Path, default=Path(), help="the disk to measure: stores are made in a new folder here"
@@ -103,6 +104,8 @@ def main(given: list[str] | None = None) -> int:
         asked.output / "tables.md": told,
         asked.plot or asked.output / "plot.svg": plot(figures),
     }
+    if asked.page is not None:
+        written[asked.page] = into(asked.page.read_text(encoding="utf-8"), told)
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")
         print(f"wrote {path}", file=sys.stderr)

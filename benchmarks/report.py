@@ -8,6 +8,7 @@ from benchmarks.figures import Cell, Figures, spread
 from benchmarks.scenarios import SCENARIOS, Scenario
 
 NONE = "–"
+BEGIN, END = "<!-- tables -->", "<!-- end of the tables -->"
 SYNCHRONOUS = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
 
 
@@ -16,6 +17,15 @@ def report(figures: Figures) -> str:
     parts = [machine(figures.machine), participants(figures.peers)]
     parts += [tables(figures, scenario) for scenario in SCENARIOS.values()]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def into(page: str, tables: str) -> str:
+    """Return a page with its tables in the place of those that it has, between two comments."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no place for tables: {BEGIN} ... {END}")
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 
 def machine(told: dict[str, Any]) -> str:
