@@ -45,9 +45,9 @@ def arguments() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="small sizes and few rounds: two minutes instead of fifteen"
     )
     parser.add_argument("--rounds", type=int, help="at most so many pairs a case (20; 3 with --quick)")
-    parser.add_argument("--seconds", type=float, help="no further pair of a case after so long (4; 0.5 with --quick)")
+    parser.add_argument("--seconds", type=float, help="no further pair of a case after so long (3; 0.5 with --quick)")
     parser.add_argument(
-        "--limit", type=float, help="seconds that a peer may take for one task before it is not asked on (40; 10)"
+        "--limit", type=float, help="seconds that a peer may take for one task before it is not asked on (60; 10)"
     )
     parser.add_argument(
         "--output", type=Path, default=BUILT, metavar="FOLDER", help="for results.json, tables.md, plot.svg"
@@ -69,9 +69,12 @@ def measure(bench: Bench, scenarios: list[str], peers: list[Peer]) -> Figures:
     """Run scenarios, each for this library alone and then beside each peer."""
     bench.figures.machine = machine.about(bench.folder)
     able = bench.prepare([OURS, *peers])
-    for name in scenarios:
-        for peer in able:
-            SCENARIOS[name].run(bench, peer)
+    try:
+        for name in scenarios:
+            for peer in able:
+                SCENARIOS[name].run(bench, peer)
+    except KeyboardInterrupt:
+        bench.say("interrupted; this is what there is")
     return bench.figures
 
 
@@ -89,8 +92,8 @@ def main(given: list[str] | None = None) -> int:
                 folder,
                 asked.venvs.resolve(),
                 rounds=asked.rounds or (3 if asked.quick else 20),
-                seconds=asked.seconds or (0.5 if asked.quick else 4.0),
-                limit=asked.limit or (10.0 if asked.quick else 40.0),
+                seconds=asked.seconds or (0.5 if asked.quick else 3.0),
+                limit=asked.limit or (10.0 if asked.quick else 60.0),
                 sizes=sizes.QUICK if asked.quick else sizes.FULL,
             )
             figures = measure(bench, scenarios, [peer for peer in CATALOGUE if peer.name in wanted])

@@ -28,6 +28,9 @@ class Side(NamedTuple):
     """For its store; gone after the case."""
 
 
+ENOUGH = 5
+"""For so many pairs a case may take four times as long."""
+
 Measured = dict[str, float]
 """The figures of one round by their names."""
 
@@ -137,7 +140,10 @@ class Bench:
         began, slowest, kept = time.monotonic(), 0.0, 0
         warm = False
         try:
-            while kept < rounds and (kept == 0 or time.monotonic() - began + slowest < seconds):
+            while kept < rounds:
+                until = seconds if kept >= ENOUGH else 4 * seconds
+                if kept and time.monotonic() - began + slowest > until:
+                    break
                 ours = measure(sides[0]) if len(sides) > 1 else {}
                 started = time.monotonic()
                 theirs = measure(sides[-1])

@@ -36,7 +36,7 @@ FULL = Sizes(
     approved=20,
     crashed=1000,
     undone=20,
-    in_memory=500,
+    in_memory=200,
     on_disk=200,
     stored=(1000, 100_000, 1_000_000),
 )

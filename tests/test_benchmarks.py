@@ -20,7 +20,7 @@ from benchmarks.figures import Cell, Figures, Spread
 from benchmarks.pairs import Bench
 from benchmarks.peers._adapter import copy_runs
 from benchmarks.plot import plot
-from benchmarks.report import lost, number, report
+from benchmarks.report import into, lost, number, report
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.session import NotMeasuredError, Session
 from benchmarks.sizes import QUICK, Sizes
@@ -30,6 +30,7 @@ ASKED = ["bare", "handwritten"]
 """Those that need nothing to be installed, but one: enough of everything, and the fewest processes."""
 ABSENT = Peer("absent", "Absent", requirements=("./there-is-no-such-folder",))
 """Cannot be installed, which the installer sees without a network."""
+KEPT = Figures.read(ROOT / "benchmarks" / "results.json")
 TINY = Sizes(
     steps=(10,),
     alone=1,
@@ -136,6 +137,29 @@ class TestARun:
         assert any(title.startswith("dotmac-workflows: ") for title in titles)
         assert "prefers-color-scheme:dark" in text
         assert "nan" not in text
+
+
+class TestWhatIsKept:
+    """The figures that the documentation shows are one run's, which is kept beside the benchmarks."""
+
+    def test_the_page_shows_their_tables(self) -> None:
+        page = (ROOT / "docs" / "explanation" / "performance.md").read_text(encoding="utf-8")
+        assert into(page, report(KEPT)) == page
+
+    def test_the_picture_is_theirs(self) -> None:
+        assert (ROOT / "docs" / "images" / "benchmarks.svg").read_text(encoding="utf-8") == plot(KEPT)
+
+    def test_they_are_of_all_scenarios_and_peers(self) -> None:
+        assert {cell.scenario for cell in KEPT.cells} == set(SCENARIOS)
+        assert [peer["name"] for peer in KEPT.peers] == [OURS.name, *(peer.name for peer in CATALOGUE)]
+        assert [peer["name"] for peer in KEPT.peers if "missing" in peer] == []
+
+    def test_tables_are_put_only_where_a_page_has_a_place_for_them(self) -> None:
+        assert into("a\n<!-- tables -->\nold\n<!-- end of the tables -->\nb", "new\n") == (
+            "a\n<!-- tables -->\n\nnew\n\n<!-- end of the tables -->\nb"
+        )
+        with pytest.raises(ValueError, match="no place for tables"):
+            into("a page", "new\n")
 
 
 class TestWhoIsLeftOut:

@@ -349,8 +349,9 @@ def _traced() -> int:
 def copy_runs(path: Path, tables: dict[str, str], runs: int) -> None:
     """Copy the rows of the one run in a database until there are so many runs, each with a random id."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for setting in ("synchronous = OFF", "cache_size = -200000", "temp_store = MEMORY", "foreign_keys = OFF"):
-            connection.execute(f"PRAGMA {setting}")
+        (kept,) = connection.execute("PRAGMA journal_mode").fetchone()
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -200000", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}").fetchall()
         table, column = next(iter(tables.items()))
         (template,) = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchone()
         connection.execute("CREATE TEMP TABLE ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -360,12 +361,12 @@ def copy_runs(path: Path, tables: dict[str, str], runs: int) -> None:
             columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
             keys = [(name, kind) for _, name, kind, _, _, key in columns if key]
             numbered = keys[0][0] if len(keys) == 1 and keys[0][1].upper() == "INTEGER" else None  # SQLite counts
-            kept = [name for _, name, *_ in columns if name != numbered]
-            values = ", ".join("ids.id" if name == column else f"t.{name}" for name in kept)
+            copied = [name for _, name, *_ in columns if name != numbered]
+            values = ", ".join("ids.id" if name == column else f"t.{name}" for name in copied)
             connection.execute(
-                f"INSERT INTO {table} ({', '.join(kept)}) SELECT {values} FROM ids CROSS JOIN {table} t "
+                f"INSERT INTO {table} ({', '.join(copied)}) SELECT {values} FROM ids CROSS JOIN {table} t "
                 f"WHERE t.{column} = ? ORDER BY ids.id",
                 (template,),
             )
         connection.execute("COMMIT")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute(f"PRAGMA journal_mode = {kept}").fetchall()
