@@ -144,7 +144,7 @@ class Bench:
                 until = seconds if kept >= ENOUGH else 4 * seconds
                 if kept and time.monotonic() - began + slowest > until:
                     break
-                ours = measure(sides[0]) if len(sides) > 1 else {}
+                ours = _ours(measure, sides)
                 started = time.monotonic()
                 theirs = measure(sides[-1])
                 slowest = max(slowest, time.monotonic() - started)
@@ -172,14 +172,25 @@ class Bench:
         self.figures.cells.append(Cell(scenario, case, "", peer.name, reason=reason))
         self.say(f"{scenario}, {case}: {peer.title}: n/a: {reason}")
 
-    def affordable(self, scenario: str, case: str, peer: Peer, expected: float) -> bool:
-        """Tell whether a task is expected to stay within the limit; if not, that is kept as the reason."""
-        if expected <= self.limit or peer == OURS:
-            return True
-        self.missing(
-            scenario, case, peer, f"would take about {expected:,.0f} s, more than the limit of {self.limit:.0f} s"
-        )
-        return False
+    def afford(self, scenario: str, case: str, peer: Peer, expected: float) -> None:
+        """See that a task is expected to stay within the limit of seconds.
+
+        Raises:
+            NotMeasuredError: It is not; that is kept as the reason.
+        """
+        if expected > self.limit and peer != OURS:
+            reason = f"would take about {expected:,.0f} s, more than the limit of {self.limit:.0f} s"
+            self.missing(scenario, case, peer, reason)
+            raise NotMeasuredError(reason)
+
+
+def _ours(measure: Callable[[Side], Measured], sides: list[Side]) -> Measured:
+    if len(sides) == 1:
+        return {}
+    try:
+        return measure(sides[0])
+    except NotMeasuredError as error:
+        raise RuntimeError(f"{OURS.title}: {error}") from None  # its peer is not to be blamed
 
 
 def _rounded(value: float) -> float:

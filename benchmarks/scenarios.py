@@ -95,8 +95,7 @@ def in_memory(bench: Bench, peer: Peer) -> None:
 
     def run(sides: list[Side], case: str, steps: int) -> None:
         nonlocal a_step
-        if not bench.affordable("in_memory", case, peer, a_step * steps):
-            raise NotMeasuredError
+        bench.afford("in_memory", case, peer, a_step * steps)
         runs = {}
         for side in sides:  # each for some 20 ms, so that a busy machine interrupts all as often
             try:
@@ -138,8 +137,7 @@ def _durable(bench: Bench, peer: Peer, scenario: str, sizes: dict[str, int], *, 
     def run(sides: list[Side], case: str, at_once: int) -> None:
         nonlocal a_step
         workflows = at_once if at_once > 1 else bench.sizes.alone
-        if not bench.affordable(scenario, case, peer, a_step * workflows * STEPS):
-            raise NotMeasuredError
+        bench.afford(scenario, case, peer, a_step * workflows * STEPS)
 
         def measure(side: Side) -> Measured:
             told = _ask(
@@ -172,8 +170,7 @@ def approval(bench: Bench, peer: Peer) -> None:
 
     def run(sides: list[Side], case: str, waiting: int) -> None:
         nonlocal a_start
-        if not bench.affordable("approval", case, peer, a_start * waiting):
-            raise NotMeasuredError
+        bench.afford("approval", case, peer, a_start * waiting)
         ids: dict[Side, list[str]] = {}
 
         def start(side: Side) -> Measured:
@@ -356,10 +353,9 @@ def growth(bench: Bench, peer: Peer) -> None:
         a_run = 0.0
         for size in bench.sizes.stored:
             case = f"{size:,} runs"
-            if not bench.affordable("growth", case, peer, a_run * size):
-                break
             grown, empty = sides[-1], Side(sides[-1].session, bench.folder / "store-empty")
             try:
+                bench.afford("growth", case, peer, a_run * size)
                 began = time.monotonic()
                 _ask(bench, grown, "grow", folder=str(grown.folder), runs=size)
                 a_run = (time.monotonic() - began) / size

@@ -187,9 +187,12 @@ class TestWhoIsLeftOut:
 
     def test_a_case_that_would_take_longer_than_the_limit_is_not_begun(self, tmp_path: Path) -> None:
         one = bench(tmp_path, limit=2.0)
-        assert not one.affordable("durable", "1,000 at once", ABSENT, 60.0)
-        (cell,) = one.figures.cells
-        assert cell.reason == "would take about 60 s, more than the limit of 2 s"
+        one.afford("durable", "100 at once", ABSENT, 2.0)
+        with pytest.raises(NotMeasuredError, match="would take about 60 s, more than the limit of 2 s"):
+            one.afford("durable", "1,000 at once", ABSENT, 60.0)
+        assert [(cell.case, cell.reason) for cell in one.figures.cells] == [
+            ("1,000 at once", "would take about 60 s, more than the limit of 2 s")
+        ]
 
     @pytest.mark.parametrize("option", ["--scenarios", "--peers"])
     def test_a_name_that_is_unknown_is_refused(self, option: str) -> None:

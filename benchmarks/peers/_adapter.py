@@ -147,6 +147,23 @@ class Adapter:
         raise NotPossibleError("it has no rollback")
 
 
+SETTINGS = ("journal_mode", "synchronous")
+
+
+def settings_of(connection: sqlite3.Connection) -> dict[str, object]:
+    """Ask a connection how it writes."""
+    return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in SETTINGS}
+
+
+async def settings_of_async(connection: Any) -> dict[str, object]:
+    """Ask a connection of aiosqlite the same."""
+    found: dict[str, object] = {}
+    for name in SETTINGS:
+        async with connection.execute(f"PRAGMA {name}") as cursor:
+            found[name] = (await cursor.fetchone())[0]
+    return found
+
+
 def step_names(count: int) -> list[str]:
     return [f"step_{number}" for number in range(count)]
 

@@ -13,7 +13,7 @@ class Appended(NamedTuple):
     records: Sequence[Record]
     expected_version: int
     header: Header
-    lease: LeaseChange | None
+    lease: LeaseChange | None = None
 
 
 class Recorder(InMemoryPersistence):
@@ -23,18 +23,10 @@ class Recorder(InMemoryPersistence):
         super().__init__()
         self.appended: list[Appended] = []
 
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
+    async def append(self, workflow_id: str, records: Sequence[Record], **how: Any) -> None:
         """Keep the call, and do it."""
-        self.appended.append(Appended(records, expected_version, header, lease))
-        await super().append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
+        self.appended.append(Appended(records, **how))
+        await super().append(workflow_id, records, **how)
 
 
 class Order(Workflow):

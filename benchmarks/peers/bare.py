@@ -10,7 +10,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from benchmarks.peers._adapter import DATA, Adapter, NotPossibleError
+from benchmarks.peers._adapter import DATA, Adapter, NotPossibleError, settings_of
 from benchmarks.peers._recorded import Appended, recorded, rekeyed
 from benchmarks.peers._serve import serve
 from dotmac_workflows import SQLitePersistence
@@ -50,9 +50,7 @@ class Bare(Adapter):
 
     async def settings(self) -> dict[str, object]:
         """See `Adapter`."""
-        return {
-            name: self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
-        }
+        return settings_of(self.connection)
 
     async def run_all(self, ids: list[str], names: list[str], at_once: int) -> None:
         """See `Adapter`."""

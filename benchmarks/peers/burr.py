@@ -17,7 +17,7 @@ from burr.core import ApplicationBuilder, State, action, default, when
 from burr.core.graph import GraphBuilder
 from burr.integrations.persisters.b_aiosqlite import AsyncSQLitePersister
 
-from benchmarks.peers._adapter import DATA, Adapter, in_groups
+from benchmarks.peers._adapter import DATA, Adapter, in_groups, settings_of_async
 from benchmarks.peers._serve import serve
 
 telemetry.disable_telemetry()
@@ -105,11 +105,7 @@ class Burr(Adapter):
 
     async def settings(self) -> dict[str, object]:
         """See `Adapter`."""
-        found: dict[str, object] = {}
-        for name in ("journal_mode", "synchronous"):
-            async with self.persister.connection.execute(f"PRAGMA {name}") as cursor:
-                found[name] = (await cursor.fetchone())[0]
-        return found
+        return await settings_of_async(self.persister.connection)
 
     async def _made(self, workflow_id: str, names: list[str], *, gated: bool = False) -> Any:
         return await (

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
 
-from benchmarks.peers._adapter import DATA, Adapter
+from benchmarks.peers._adapter import DATA, SETTINGS, Adapter
 from benchmarks.peers._serve import serve
 
 POLLED = 0.02
@@ -109,9 +109,7 @@ class Dbos(Adapter):
         """See `Adapter`."""
         self._launch()
         with self.launched._sys_db.engine.connect() as connection:
-            return {
-                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
-            }
+            return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in SETTINGS}
 
     async def run(self, workflow_id: str, names: list[str]) -> None:
         """See `Adapter`."""

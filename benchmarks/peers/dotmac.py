@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.peers._adapter import DATA, Adapter, Work
+from benchmarks.peers._adapter import DATA, SETTINGS, Adapter, Work
 from benchmarks.peers._serve import serve
 from dotmac_workflows import SQLitePersistence, Workflow, WorkflowResult, WorkflowStatus, recover
 from dotmac_workflows.persistence.sqlite._statements import Write
@@ -60,7 +60,7 @@ class ReadSettings(Write[dict[str, object]]):
 
     def perform(self, cursor: sqlite3.Cursor) -> dict[str, object]:
         """See `Write.perform`."""
-        return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
+        return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in SETTINGS}
 
 
 class Dotmac(Adapter):

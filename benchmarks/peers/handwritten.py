@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.peers._adapter import DATA, Adapter, in_groups
+from benchmarks.peers._adapter import DATA, Adapter, in_groups, settings_of
 from benchmarks.peers._serve import serve
 
 TABLE = """
@@ -43,9 +43,7 @@ class Handwritten(Adapter):
 
     async def settings(self) -> dict[str, object]:
         """See `Adapter`."""
-        return {
-            name: self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
-        }
+        return settings_of(self.connection)
 
     def _insert(self, workflow_id: str) -> None:
         self.connection.execute("INSERT INTO runs VALUES (?, 'running', 0, '[]')", (workflow_id,))

@@ -17,7 +17,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from benchmarks.peers._adapter import DATA, Adapter, in_groups
+from benchmarks.peers._adapter import DATA, Adapter, in_groups, settings_of_async
 from benchmarks.peers._serve import serve
 
 
@@ -121,11 +121,7 @@ class LangGraph(Adapter):
 
     async def settings(self) -> dict[str, object]:
         """See `Adapter`."""
-        found: dict[str, object] = {}
-        for name in ("journal_mode", "synchronous"):
-            async with self.saver.conn.execute(f"PRAGMA {name}") as cursor:
-                found[name] = (await cursor.fetchone())[0]
-        return found
+        return await settings_of_async(self.saver.conn)
 
     async def run(self, workflow_id: str, names: list[str]) -> None:
         """See `Adapter`."""
