@@ -179,6 +179,19 @@ def test_a_check_that_fails_is_told_with_its_line() -> None:
     assert isinstance(caught.value.__cause__, AssertionError)
 
 
+def test_what_is_observed_may_be_a_dictionary() -> None:
+    with pytest.raises(ProofError) as caught:
+        prove(scenario("no rollback", observe=lambda shop: {"paid": {"in all": sum(shop.charges)}}))
+    assert caught.value.details[0] == "the world shows  paid['in all'] is 50"
+
+
+def test_a_scenario_has_the_name_of_its_workflow_or_its_own() -> None:
+    with pytest.raises(ProofError, match="^Order does not hold"):
+        prove(scenario("state"))
+    with pytest.raises(ProofError, match="^selling does not hold"):
+        prove(scenario("state", name="selling"))
+
+
 def test_observe_says_what_counts() -> None:
     scenarios = scenario("no rollback", observe=lambda shop: shop.stock)
     assert prove(scenarios, budget=50).schedules > 50, "charges do not count"
@@ -448,6 +461,12 @@ def test_wrong_options_are_told(options: dict[str, Any], says: str) -> None:
 def test_one_schedule_runs_alone() -> None:
     report = prove(scenario(), only="fail:ship crash@12 crash@20")
     assert (report.schedules, report.rounds[-1].name) == (3, "the schedule asked for")
+
+
+@pytest.mark.parametrize("schedule", ["fail:pay", "fail:ship:2", "clean crash@999", "undo-fails:ship"])
+def test_a_schedule_of_another_scenario_is_told(schedule: str) -> None:
+    with pytest.raises(WorkflowConfigurationError, match=f"{schedule.split()[-1]} did not come to pass"):
+        prove(scenario(), only=schedule)
 
 
 def test_what_is_left_out_is_said() -> None:

@@ -157,7 +157,7 @@ class _Proof(Generic[W]):
         with self._wall_clock:
             await self._play_courses(only)
             if only is not None:
-                await self._play(self._course_of(only), only)
+                await self._play_only(only)
                 self._rounds.append(Round("the schedule asked for", 1, 1))
             else:
                 await self._strike()
@@ -247,8 +247,6 @@ class _Proof(Generic[W]):
         await self._hold(schedule, stage, ending, expected)
         self._courses.append(course)
         self._points += len(stage.places)
-        if not self._name and stage.workflow is not None:
-            self._name = type(stage.workflow).__name__
         return course
 
     def _should_be(self, schedule: Schedule) -> Ending | None:
@@ -263,8 +261,23 @@ class _Proof(Generic[W]):
                 return next((course.ending for course in self._courses if course.schedule == rejected), None)
         return None
 
-    def _course_of(self, schedule: Schedule) -> _Course:
-        return next(course for course in self._courses if course.schedule.departures == schedule.departures)
+    async def _play_only(self, only: Schedule) -> None:
+        """Play the schedule that was asked for, after its course.
+
+        Raises:
+            WorkflowConfigurationError: The scenario has no such step, or passes fewer points.
+        """
+        clean, course = self._courses[0], self._courses[-1]
+        possible = {departure for one in self._departures(clean.events) for departure in one}
+        possible |= {Departure("undo-fails", *at) for at in _undone(course.events)}
+        missing = [str(departure) for departure in only.departures if departure not in possible]
+        stage = await self._play(course, only)
+        missing += [str(fault) for fault in only.faults if fault.kind != "wake" and fault.point >= len(stage.places)]
+        if missing:
+            raise WorkflowConfigurationError(
+                f"The schedule {str(only)!r} is of another scenario, or of this one before it was changed: "
+                f"{', '.join(missing)} did not come to pass. Prove it as a whole."
+            )
 
     # The rounds with faults.
 
@@ -334,6 +347,8 @@ class _Proof(Generic[W]):
             if self._progress is not None:
                 self._progress(self._played, max(self._planned, self._played))
         ending = await stage.play_or_broken()
+        if not self._name and stage.workflow is not None:
+            self._name = type(stage.workflow).__name__
         self._acts.update((context.phase, context.step) for _, context in stage.acts)
         if isinstance(ending, Broken):
             raise await self._found(schedule, stage, Finding("broken", [ending.what]), expected) from ending.cause
