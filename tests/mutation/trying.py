@@ -1,8 +1,8 @@
 """Trying mutants against the tests: everything is imported and collected once, and each trial is a fork of that.
 
 In the fork the code of the functions that differ is exchanged in place, so that whoever holds one has the mutant; then
-the tests that come by it run until one fails, the quick and narrow ones first. What is not in a function (tables, defaults) is tried
-in a fork of a process that has not imported the library yet.
+the tests that come by it run until one fails, the quick and narrow ones first. What is not in a function (tables,
+defaults) is tried in a fork of a process that has not imported the library yet.
 
 A process that a test starts has the code on the disk and not the mutant, one that it forks has the mutant.
 """
