@@ -1,8 +1,8 @@
 """Trying mutants against the tests: everything is imported and collected once, and each trial is a fork of that.
 
 In the fork the code of the functions that differ is exchanged in place, so that whoever holds one has the mutant; then
-the tests that come by it run until one fails, the quickest first. What is not in a function (tables, defaults) is tried
-in a fork of a process that has not imported the library yet.
+the tests that come by it run until one fails, the quick and narrow ones first. What is not in a function (tables,
+defaults) is tried in a fork of a process that has not imported the library yet.
 
 A process that a test starts has the code on the disk and not the mutant, one that it forks has the mutant.
 """
@@ -315,11 +315,14 @@ def _outcome(lines: list[str], hung: bool, before: int) -> Outcome:
 
 
 def _choose(place: Place, killers: Counter[str], costs: Costs, done: set[str], seconds: float) -> list[str]:
-    """Return the tests that come by a place and fit into a time: those that killed there, then the quickest."""
+    """Return the tests that come by a place and fit into a time: those that killed there, then quick and narrow ones.
+
+    A test that comes by few places is likely to be about them.
+    """
     coming = [name for name, cost in costs.items() if name not in done and _comes_by(cost.places, place)]
     chosen: list[str] = []
     total = 0.0
-    for name in sorted(coming, key=lambda name: (-killers[name], costs[name].seconds)):
+    for name in sorted(coming, key=lambda name: (-killers[name], costs[name].seconds * len(costs[name].places))):
         total += costs[name].seconds
         if chosen and total > seconds:
             break
