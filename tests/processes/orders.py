@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from crash_simulation import CANCELS, GATES, Script
+from crash_simulation import CANCELS, GATES, Script, scripts
 from dotmac_workflows import Workflow, WorkflowExecutionError, WorkflowNotFoundError, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core.events import Settings
 from dotmac_workflows.persistence import Persistence
@@ -95,6 +95,13 @@ class Order(Workflow):
         if how == "fail" and self.step_context.visit == 1:
             return WorkflowResult(False, f"rollback_{step}", error="stuck")
         return WorkflowResult(True, f"rollback_{step}")
+
+
+def scripts_of(*lengths: int) -> list[Script]:
+    """Return every script of these lengths that an order can play."""
+    every = [script for length in lengths for script in scripts(length)]
+    # Whoever takes up a paused run here cannot tell which step it was paused in.
+    return [script for script in every if "pause_cancel" not in script.behaviours]
 
 
 def order(workflow_id: str, script: Script, persistence: Persistence, kind: type[Order] = Order) -> Order:

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from crash_simulation import GATES, Script, scripts
+from crash_simulation import GATES, Script
 from dotmac_workflows.testing._judge import Violation
 from processes.judging import Evidence
 from processes.nursery import ENVIRONMENT
-from processes.orders import to_json
+from processes.orders import scripts_of, to_json
 from processes.storm import PATIENCE
 
 PROCESSES = 12
@@ -49,7 +49,7 @@ def run_storm(directory: Path, seed: int, own: int) -> Report:
         Violation: A promise was broken.
     """
     chance, evidence = random.Random(seed), Evidence(directory)
-    every_script = [script for length in (2, 3, 4) for script in scripts(length)]
+    every_script = scripts_of(2, 3, 4)
     gated = [script for script in every_script if set(script.behaviours) & set(GATES)]
 
     def orders(names: Iterable[str], choice: list[Script]) -> str:

@@ -1,12 +1,22 @@
-"""A clock that stands still until it is told."""
+"""A clock that stands still until it is told, or until everything waits for it."""
 
+import asyncio
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from ._jumping_loop import JumpingLoop
+
+Result = TypeVar("Result")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FakeClock:
-    """A `dotmac_workflows.Clock` that a test moves: ``Runtime(clock=FakeClock())``."""
+    """A `dotmac_workflows.Clock` that a test moves: ``Runtime(clock=FakeClock())``.
+
+    It moves by `advance`, or by itself inside `run`. It belongs to one thread.
+    """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         """Begin at an aware instant."""
@@ -14,7 +24,7 @@ class FakeClock:
         self._monotonic = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, on both clocks."""
+        """Let time pass, on both clocks. Inside `run`, timers that are due by then run as soon as the caller waits."""
         self._time_ns += round(seconds * 1_000_000_000)
         self._monotonic += seconds
 
@@ -25,3 +35,41 @@ class FakeClock:
     def monotonic(self) -> float:
         """See `Clock.monotonic`."""
         return self._monotonic
+
+    def run(self, main: Coroutine[Any, Any, Result], *, patience: float = 0.01) -> Result:
+        """Run a coroutine as ``asyncio.run`` does, in the time of this clock: no real time passes.
+
+        As soon as everything waits, the clock jumps to what is due next, and no further. So ``asyncio.sleep``,
+        ``asyncio.timeout`` and ``loop.call_later`` take the time that they say, by this clock, and so do the lease, its
+        heartbeat and the grace after a cancel of a workflow whose `Runtime` has this clock.
+
+        While a function runs in a thread (``asyncio.to_thread``), or a call to a `SQLitePersistence` is not answered,
+        the clock stands still. A step that waits for what never comes is no standstill, as its heartbeat goes on: put
+        an ``asyncio.timeout`` around what could.
+
+        Args:
+            main: What to run. When it is done, tasks that are left are cancelled.
+            patience: How long an answer from anything else outside may take, in real seconds: from a thread or a
+                process of your own, or over a socket. Before each jump that long is waited, if there is any such thing.
+
+        Returns:
+            What the coroutine returned.
+
+        Raises:
+            RuntimeError: Everything waits and nothing is ever due: the message says where each task waits. Or an
+                event loop runs already.
+        """
+        if _is_in_a_loop():
+            raise RuntimeError(
+                "FakeClock.run() cannot be called from a running event loop: call it where none runs yet"
+            )
+        with asyncio.Runner(loop_factory=lambda: JumpingLoop(self, patience)) as runner:
+            return runner.run(main)
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

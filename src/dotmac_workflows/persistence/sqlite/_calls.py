@@ -25,6 +25,11 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
+awaited: "set[Call[Any]]" = set()
+"""The calls that a task waits for at this moment. Nothing else tells an event loop that a thread is at work for it;
+one whose clock jumps (`dotmac_workflows.testing.FakeClock.run`) has to know."""
+
+
 class _Outcome(asyncio.Future[Result]):
     """A future that is done when the write is, and not before."""
 
@@ -60,6 +65,7 @@ class Call(Generic[Result]):
             CancelledError: The task was cancelled. If the call is a certain one, it is done by now.
         """
         future = self.future
+        awaited.add(self)
         try:
             return await future
         except asyncio.CancelledError:
@@ -70,6 +76,8 @@ class Call(Generic[Result]):
                 except (asyncio.CancelledError, PersistenceError):
                     continue
             raise
+        finally:
+            awaited.discard(self)
 
 
 class Mailbox(Generic[Item]):
