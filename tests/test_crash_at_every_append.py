@@ -17,7 +17,7 @@ from dotmac_workflows.persistence import Header, LeaseChange, Record
 from dotmac_workflows.testing._judge import Effect, Violation, judge_run
 from dotmac_workflows.values import Codec
 from processes.judging import end_of, ends_without_crashes
-from processes.orders import NAMES, Ledger, Order, bring_to_its_end, every_script
+from processes.orders import NAMES, Ledger, Order, bring_to_its_end, scripts_of
 
 SEED = 20_260_704
 
@@ -123,7 +123,7 @@ def play_all(script: Script) -> int:
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_process_lost_at_any_append(length: int) -> None:
     print(f"seed {SEED}")
-    some = random.Random(SEED).sample(every_script(length), 25)
+    some = random.Random(SEED).sample(scripts_of(length), 25)
     played = sum(play_all(script) for script in some)
     print(f"{played} plays")
     assert played > 150

@@ -27,14 +27,14 @@ from dataclasses import dataclass, field
 from itertools import count as count_up
 from pathlib import Path
 
-from crash_simulation import GATES, scripts
+from crash_simulation import GATES
 from dotmac_workflows import SQLitePersistence
 from dotmac_workflows.testing._judge import Violation
 from processes.disks import SmallDisk, leave_mounts
 from processes.faulted import SOURCE, Calls, Plan, What
 from processes.judging import Evidence
 from processes.nursery import ENVIRONMENT, Worker
-from processes.orders import Ledger, Order, bring_to_its_end, to_json
+from processes.orders import Ledger, Order, bring_to_its_end, scripts_of, to_json
 
 ORDERS = 3
 ALL = Calls(sum(Calls))
@@ -130,8 +130,7 @@ class Lane:
         # A step that asks something of the store itself would take its fault for its own.
         every_script = [
             script
-            for length in (2, 3)
-            for script in scripts(length)
+            for script in scripts_of(2, 3)
             if set(script.behaviours) <= {"ok", "fail", *GATES} - {"pause_approve"}
         ]
         self._before.scripts |= {f"order-{index}": chance.choice(every_script) for index in range(ORDERS)}

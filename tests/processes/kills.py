@@ -13,7 +13,7 @@ from crash_simulation import Script
 from dotmac_workflows.testing._judge import Violation
 from processes.judging import Evidence
 from processes.nursery import Worker
-from processes.orders import every_script, to_json
+from processes.orders import scripts_of, to_json
 
 FEW, MANY = 6, 60
 """How many orders one process drives at once."""
@@ -69,7 +69,7 @@ class Lane:
         self._chance = chance
         self._sizes = sizes
         self._workers = [Worker("worker") for _ in range(1 + rivals)]
-        self._every_script = every_script(2, 3, 4)
+        self._every_script = scripts_of(2, 3, 4)
 
     def __enter__(self) -> "Lane":
         return self

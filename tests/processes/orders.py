@@ -17,14 +17,6 @@ from dotmac_workflows.persistence import Persistence
 NAMES = ("reserve", "book", "pay", "send")
 
 
-def every_script(*lengths: int) -> list[Script]:
-    """Return every script of some lengths, but those whose run is cancelled in a pause.
-
-    Whoever takes up a paused order here cannot tell which step it was paused in.
-    """
-    return [script for length in lengths for script in scripts(length) if "pause_cancel" not in script.behaviours]
-
-
 def nothing(line: str) -> None:
     """Tell nobody."""
 
@@ -103,6 +95,13 @@ class Order(Workflow):
         if how == "fail" and self.step_context.visit == 1:
             return WorkflowResult(False, f"rollback_{step}", error="stuck")
         return WorkflowResult(True, f"rollback_{step}")
+
+
+def scripts_of(*lengths: int) -> list[Script]:
+    """Return every script of these lengths that an order can play."""
+    every = [script for length in lengths for script in scripts(length)]
+    # Whoever takes up a paused run here cannot tell which step it was paused in.
+    return [script for script in every if "pause_cancel" not in script.behaviours]
 
 
 def order(workflow_id: str, script: Script, persistence: Persistence, kind: type[Order] = Order) -> Order:

@@ -14,7 +14,7 @@ from crash_simulation import GATES, Script
 from dotmac_workflows.testing._judge import Violation
 from processes.judging import Evidence
 from processes.nursery import ENVIRONMENT
-from processes.orders import every_script, to_json
+from processes.orders import scripts_of, to_json
 from processes.storm import PATIENCE
 
 PROCESSES = 12
@@ -49,8 +49,8 @@ def run_storm(directory: Path, seed: int, own: int) -> Report:
         Violation: A promise was broken.
     """
     chance, evidence = random.Random(seed), Evidence(directory)
-    every = every_script(2, 3, 4)
-    gated = [script for script in every if set(script.behaviours) & set(GATES)]
+    every_script = scripts_of(2, 3, 4)
+    gated = [script for script in every_script if set(script.behaviours) & set(GATES)]
 
     def orders(names: Iterable[str], choice: list[Script]) -> str:
         made = {name: chance.choice(choice) for name in names}
@@ -60,8 +60,8 @@ def run_storm(directory: Path, seed: int, own: int) -> Report:
     told = {
         "own": [
             (
-                orders([f"order-{number}-{index}" for index in range(own)], every),
-                orders([f"later-{number}"], every),
+                orders([f"order-{number}-{index}" for index in range(own)], every_script),
+                orders([f"later-{number}"], every_script),
             )
             for number in range(PROCESSES)
         ],

@@ -17,7 +17,7 @@ from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 from dotmac_workflows.testing._judge import Violation
 from processes.judging import Evidence, effects_of
 from processes.nursery import Worker
-from processes.orders import Ledger, Order, bring_to_its_end, every_script, to_json
+from processes.orders import Ledger, Order, bring_to_its_end, scripts_of, to_json
 
 AT_ONCE = 3
 """How many orders one process drives at once."""
@@ -70,7 +70,7 @@ class Lane:
         self.report = Report()
         self.worker = Worker("owner")
         self._chance = chance
-        self._every_script = every_script(2, 3, 4)
+        self._every_script = scripts_of(2, 3, 4)
         self._lock = InterprocessLock(f"{self.evidence.database}-lock", 0)
 
         class Taker(Order):
