@@ -26,6 +26,7 @@ from dotmac_workflows._run.journal import StoredJournal
 from dotmac_workflows._run.live import LiveJournal
 from dotmac_workflows._run.local import LocalHost, Tenure
 from dotmac_workflows._run.logs import log_facts, step_of
+from dotmac_workflows._run.outcomes import Outcomes
 from dotmac_workflows.persistence import Lease, LeaseChange
 from journal_events import RUNNING, state
 from workflows import Backend, Held, Order, Store, events, fails, raises, seen, within
@@ -586,3 +587,26 @@ def test_each_fact_is_logged_with_its_ids(caplog: pytest.LogCaptureFixture) -> N
         ("Workflow 'order-1': Paused", "order-1", "Order", "Paused", None, None),
         ("Workflow 'order-1': Paused", "order-1", None, "Paused", None, None),
     ]
+
+
+async def test_an_ordinary_result_takes_the_short_way(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Event:
+        raise AssertionError("the long way was taken")
+
+    monkeypatch.setattr(Outcomes, "of_step", refuse)
+    order = backend.order(["a"])
+    await order.execute()
+    assert seen(order) == ("completed", ["a"])
+
+
+async def test_each_attempt_of_a_rollback_is_logged_as_that(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    does = {"b": fails(), "rollback_a": raises(KeyboardInterrupt())}
+    order = Backend(store).order(["a", "b"], does=does)
+    with pytest.raises(KeyboardInterrupt):
+        await order.execute()
+    again = await Backend(store).again(order)
+    again.does = {**does, "rollback_a": raises(OSError("down"))}
+    with caplog.at_level(logging.ERROR):
+        await again.resume()
+    (record,) = caplog.records
+    assert [vars(record)[key] for key in ("event", "step", "attempt")] == ["step_raised", "a", 2]
