@@ -345,8 +345,9 @@ def _undoings(length: int, count: int) -> Iterator[tuple[Undoing, ...]]:
         yield _STUCK * length
 
 
-def _interrupting(behaviour: Behaviour) -> Behaviour:
-    return "interrupt" if behaviour in CANCELS else behaviour
+def interrupting(behaviours: tuple[Behaviour, ...]) -> tuple[Behaviour, ...]:
+    """Return what happens where a cancel interrupts the step that it hits."""
+    return tuple("interrupt" if behaviour in CANCELS else behaviour for behaviour in behaviours)
 
 
 def without_crashes(script: Script) -> tuple[set[Outcome], int]:
@@ -356,7 +357,7 @@ def without_crashes(script: Script) -> tuple[set[Outcome], int]:
     """
     clean = play(script, (), None)
     outcomes = {clean.outcome}
-    hit = tuple(map(_interrupting, script.behaviours))
+    hit = interrupting(script.behaviours)
     if hit != script.behaviours:
         outcomes.add(play(script._replace(behaviours=hit), (), None).outcome)
     return outcomes, clean.points

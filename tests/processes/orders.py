@@ -13,6 +13,7 @@ from crash_simulation import CANCELS, GATES, Script
 from dotmac_workflows import Workflow, WorkflowExecutionError, WorkflowNotFoundError, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core.events import Settings
 from dotmac_workflows.persistence import Persistence
+from dotmac_workflows.testing._judge import Effect
 
 NAMES = ("reserve", "book", "pay", "send")
 
@@ -30,6 +31,18 @@ class Ledger:
     def append(self, line: dict[str, Any]) -> None:
         os.write(self._descriptor, (json.dumps(line) + "\n").encode())
         os.fsync(self._descriptor)
+
+
+class ListedEffects(Ledger):
+    """A ledger in memory: only the process is lost here, and only seemingly."""
+
+    def __init__(self) -> None:
+        self.effects: list[Effect] = []
+
+    def append(self, line: dict[str, Any]) -> None:
+        step = line["step"]
+        effect = Effect(line["phase"], step, NAMES.index(step), line["visit"], line["attempt"], line["key"])
+        self.effects.append(effect)
 
 
 class Order(Workflow):
@@ -111,7 +124,7 @@ def order(workflow_id: str, script: Script, persistence: Persistence, kind: type
 
 
 async def bring_to_its_end(
-    workflow_id: str, script: Script, persistence: Persistence, *, rivals: bool = False
+    workflow_id: str, script: Script, persistence: Persistence, *, rivals: bool = False, kind: type[Order] = Order
 ) -> Order:
     """Start an order or take it up wherever it is, and do what the script says outside of its steps, to the end.
 
@@ -119,18 +132,18 @@ async def bring_to_its_end(
     """
     while True:
         try:
-            return await _bring_to_its_end(workflow_id, script, persistence)
+            return await _bring_to_its_end(workflow_id, script, persistence, kind)
         except WorkflowExecutionError:
             if not rivals:
                 raise
         await asyncio.sleep(0.005)
 
 
-async def _bring_to_its_end(workflow_id: str, script: Script, persistence: Persistence) -> Order:
+async def _bring_to_its_end(workflow_id: str, script: Script, persistence: Persistence, kind: type[Order]) -> Order:
     try:
-        run = await Order.load(workflow_id, persistence)
+        run = await kind.load(workflow_id, persistence)
     except WorkflowNotFoundError:
-        run = order(workflow_id, script, persistence)
+        run = order(workflow_id, script, persistence, kind)
         await run.execute()
     while await _one_more(run, script):
         pass
