@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from crash_simulation import Script, interrupting
+from crash_simulation import Script, interrupting, scripts
 from dotmac_workflows import (
     InMemoryPersistence,
     Runtime,
@@ -371,6 +371,12 @@ async def ends_of(
     clean = await Play(script, task, (), clock, real).play()
     hit = await Play(script._replace(behaviours=interrupting(script.behaviours)), task, (), clock).play()
     return {clean.end, hit.end}, clean.points
+
+
+def every_script(*lengths: int) -> list[Script]:
+    """Return every script of these lengths that an order can play."""
+    every = [script for length in lengths for script in scripts(length)]
+    return [script for script in every if "pause_cancel" not in script.behaviours]
 
 
 class Count(NamedTuple):

@@ -6,18 +6,21 @@ commit and every effect is a *point* where the driver can be lost, and another o
 committed. A schedule is the numbers of the points at which that happens. `testing._judge` looks on.
 
 The coroutine of the loop is driven by hand (nothing in it waits), so that a schedule costs a fraction of a
-millisecond.
+millisecond. Where every schedule of a script is played, a world is copied at each point that it passes, and the copy
+loses its driver there: what two schedules have in common is played once.
 """
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from itertools import product
+from operator import attrgetter
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from dotmac_workflows._core import commands
 from dotmac_workflows._core.actions import RunRollback, RunStep, Wait
 from dotmac_workflows._core.decide import interrupted
 from dotmac_workflows._core.events import Claimed, Event, Settings, WorkflowStarted
-from dotmac_workflows._core.state import RunState, replay
+from dotmac_workflows._core.state import Rollback, RunState, fold, replay
 from dotmac_workflows._run.drive import Conflict, drive
 from dotmac_workflows.result import WorkflowResult
 from dotmac_workflows.status import WorkflowStatus
@@ -31,17 +34,28 @@ Behaviour: TypeAlias = Literal[
     "cancel_at_gate",
     "pause",  # somebody pauses while it runs
     "pause_approve",
+    "pause_cancel",  # somebody pauses while it runs, and then cancels
     "cancel",  # somebody cancels while it runs, and it ends well all the same
     "cancel_fail",
     "interrupt",  # somebody cancels while it runs, and that interrupts it
 ]
 Undoing: TypeAlias = Literal["ok", "none", "fail"]
 GOES_ON: tuple[Behaviour, ...] = ("ok", "approve", "pause", "pause_approve")
-STOPS: tuple[Behaviour, ...] = ("fail", "reject", "cancel_at_gate", "cancel", "cancel_fail", "interrupt")
+STOPS: tuple[Behaviour, ...] = (
+    "fail",
+    "reject",
+    "cancel_at_gate",
+    "pause_cancel",
+    "cancel",
+    "cancel_fail",
+    "interrupt",
+)
 CANCELS: tuple[Behaviour, ...] = ("cancel", "cancel_fail", "interrupt")
 GATES: tuple[Behaviour, ...] = ("approve", "pause_approve", "reject", "cancel_at_gate")
-NAMES = ("reserve", "book", "reserve", "send")
-"""One comes twice."""
+NAMES = ("reserve", "book", "reserve", "send", "book", "bill", "send", "reserve", "file", "bill", "send", "close")
+"""Most come more than once."""
+MIXED = 3
+"""Up to so many steps are undone in every mix of ways; see `_undoings`."""
 LONG = 400
 """More points than any run has: one that gets there does not end."""
 
@@ -79,27 +93,36 @@ class World:
     Args:
         script: What happens to it.
         schedule: The numbers of the points at which the driver is lost, from 0.
+        host: What drives in it.
     """
 
-    def __init__(self, script: Script, schedule: Iterable[int] = ()) -> None:
+    def __init__(self, script: Script, schedule: Iterable[int] = (), host: "type[SimulatedHost] | None" = None) -> None:
         self.script = script
+        self.schedule = tuple(schedule)
         self.points = 0
         """How many points were passed."""
+        self.forks: list[World] = []
+        """Worlds like this one that lose their driver at a point that it passed."""
         self.journal: list[Event] = []
         self.judge = Judge(script.steps, script.settings)
-        self._schedule = frozenset(schedule)
+        self._fork = False
+        self._host = host or SimulatedHost
         self._passes = self._rollback_passes = 0
         self._happened: set[int] = set()
         self._instant = 0
         self._drivers = 0
         self._folded: RunState | None = None
 
-    def play(self) -> Outcome:
+    def play(self, *, fork: bool = False) -> Outcome:
         """Play it to the end.
+
+        Args:
+            fork: Whether to keep, of every point from here on, a world that loses its driver there.
 
         Raises:
             Violation: A promise was broken.
         """
+        self._fork = fork
         while (next_facts := self._next_facts()) is not None:
             self._take_over(*next_facts)
         state = self.state()
@@ -111,6 +134,16 @@ class World:
             str(state.approval_data),
         )
         return self.outcome
+
+    def _without_driver(self, point: int) -> "World":
+        """Return a world that is as this one, but loses its driver at this point."""
+        other = _with_its_own(self)
+        other.schedule = (*self.schedule, point)
+        other.forks = []
+        other.judge = _with_its_own(self.judge)
+        other.judge.crashed()
+        other._folded = None
+        return other
 
     # The persons and processes outside.
 
@@ -124,6 +157,8 @@ class World:
         if state.status is WorkflowStatus.RUNNING:
             return state, []
         if state.status is WorkflowStatus.PAUSED:
+            if any(script.behaviours[position] == "pause_cancel" for position in self._happened):
+                return state, commands.cancel(state, now, None, None)
             return state, commands.resume(state, now, None)
         if state.status is WorkflowStatus.WAITING_APPROVAL:
             return self._decide(state, now)
@@ -160,14 +195,12 @@ class World:
     def _take_over(self, state: RunState, facts: list[Event]) -> None:
         self._drivers += 1
         driver = f"driver-{self._drivers}"
-        coroutine = drive(SimulatedHost(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
+        coroutine = drive(self._host(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
         try:
             coroutine.send(None)
         except StopIteration as end:
-            folded = self.state()
-            if end.value != folded:
-                raise Violation(f"invariant 12 fold: live {end.value} is not folded {folded}") from None
-            self._folded = folded
+            if end.value != self._folded:
+                raise Violation(f"invariant 12 fold: live {end.value} is not folded {self._folded}") from None
         except Crash:
             self.judge.crashed()
 
@@ -179,12 +212,14 @@ class World:
 
     def state(self) -> RunState:
         """Return what the journal amounts to, for one caller to own."""
-        folded, self._folded = self._folded, None
-        return folded or replay("simulated", self.journal)
+        if self._folded is None:
+            self._folded = replay("simulated", self.journal)
+        return owned(self._folded)
 
     def append(self, events: list[Event], version: int) -> None:
-        self._folded = None
         self.judge.committed(events, version)
+        if self._folded is not None:
+            fold(self._folded, events)
         self.journal += events
         for event in events:
             name = type(event).__name__
@@ -195,7 +230,9 @@ class World:
         """Pass a point, unless the schedule says that the driver is lost here."""
         point = self.points
         self.points += 1
-        if point in self._schedule:
+        if self._fork:
+            self.forks.append(self._without_driver(point))
+        elif point in self.schedule:
             raise Crash
         if point > LONG:
             raise Violation("invariant 20 ends: the run goes on and on")
@@ -269,6 +306,34 @@ class SimulatedHost:
         return [world.run_step(action) if isinstance(action, RunStep) else world.run_rollback(action)]
 
 
+# Copies.
+
+_Thing = TypeVar("_Thing", World, Judge)
+_CONTAINERS = (list, set, dict)
+_values = attrgetter(*RunState.__slots__)
+
+
+def _with_its_own(thing: _Thing) -> _Thing:
+    """Return another of its kind with containers of its own; what they hold never changes."""
+    other = object.__new__(type(thing))
+    for name, value in vars(thing).items():
+        vars(other)[name] = value.copy() if type(value) in _CONTAINERS else value
+    return other
+
+
+def owned(state: RunState) -> RunState:
+    """Return another state that is equal, and shares nothing that a fold changes."""
+    other = RunState(*_values(state))
+    other.results = state.results.copy()
+    other.visits = state.visits.copy()
+    other.rollback_visits = state.rollback_visits.copy()
+    other.undoable = state.undoable.copy()
+    other.decisions = state.decisions.copy()
+    if state.rollback is not None:
+        other.rollback = Rollback(state.rollback.ends_in, state.rollback.todo.copy(), state.rollback.failed.copy())
+    return other
+
+
 # Scripts.
 
 _OK: tuple[Behaviour, ...] = ("ok",)
@@ -336,18 +401,22 @@ def _with_settings(behaviours: tuple[Behaviour, ...]) -> Iterator[Script]:
 
 
 def _undoings(length: int, count: int) -> Iterator[tuple[Undoing, ...]]:
-    """Return the mixes of how `count` steps are undone: all well, each one otherwise, all failing."""
+    """Return the mixes of how `count` steps are undone; of more than `MIXED`: all well, each otherwise, all failing."""
+    rest = _UNDONE * (length - count)
+    if count <= MIXED:
+        for mix in product((*_UNDONE, "none", *_STUCK), repeat=count):
+            yield (*mix, *rest)
+        return
     yield _UNDONE * length
     for index in range(count):
         for how in (*_STUCK, "none"):
             yield (*_UNDONE * index, how, *_UNDONE * (length - index - 1))
-    if count > 1:
-        yield _STUCK * length
+    yield (*_STUCK * count, *rest)
 
 
 def interrupting(behaviours: tuple[Behaviour, ...]) -> tuple[Behaviour, ...]:
     """Return what happens where a cancel interrupts the step that it hits."""
-    return tuple("interrupt" if behaviour in CANCELS else behaviour for behaviour in behaviours)
+    return tuple("interrupt" if how in CANCELS or how == "pause_cancel" else how for how in behaviours)
 
 
 def without_crashes(script: Script) -> tuple[set[Outcome], int]:
@@ -366,48 +435,66 @@ def without_crashes(script: Script) -> tuple[set[Outcome], int]:
 # Schedules.
 
 
-def every_schedule(script: Script, crashes: int) -> int:
+def every_schedule(script: Script, crashes: int, *, fewest: int = 1) -> int:
     """Play a script with every schedule of at least one crash and up to so many; return how many those were.
 
+    Those of less than the `fewest` crashes are played, since the longer ones grow out of them, and not counted.
+
     Raises:
-        Violation: A promise was broken; the message holds the script and the schedule, which is all it takes to see
-            it again.
+        Violation: A promise was broken; the message ends with the command that plays that one again.
     """
-    ends, points_of_clean = without_crashes(script)
-
-    def play_on(schedule: tuple[int, ...], points: int) -> int:
-        played = 0
-        for point in range(schedule[-1] + 1 if schedule else 0, points):
-            longer = (*schedule, point)
-            world = play(script, longer, ends)
-            played += 1
-            if len(longer) < crashes:
-                played += play_on(longer, world.points)
-        return played
-
-    return play_on((), points_of_clean)
+    ends, _ = without_crashes(script)
+    worlds = [World(script)]
+    played = 0
+    while worlds:
+        world = worlds.pop()
+        _play(world, ends, fork=len(world.schedule) < crashes)
+        worlds += world.forks
+        played += len(world.schedule) >= fewest
+    return played
 
 
 def sampled_schedules(script: Script, crashes: int, count: int, chance: random.Random) -> int:
     """Play a script with so many schedules of so many crashes, drawn by `chance`; return how many those were."""
     ends, points = without_crashes(script)
-    points += 3 * crashes
-    for _ in range(count):
-        play(script, sorted(chance.sample(range(points), min(crashes, points))), ends)
-    return count
+    points += 3 * crashes  # each is followed by some
+    played = 0
+    while played < count:
+        schedule = sorted(chance.sample(range(points), min(crashes, points)))
+        played += play(script, schedule, ends).points > schedule[-1]  # else it ended before the last one
+    return played
 
 
 def play(script: Script, schedule: Sequence[int], ends: set[Outcome] | None) -> World:
     """Play one schedule, and hold its end against those that may be."""
     world = World(script, schedule)
-    try:
-        outcome = world.play()
-        if ends is not None and outcome not in ends:
-            raise Violation(f"invariant 11 same end: {outcome} instead of {ends}")
-    except Exception as error:
-        raise Violation(f"{error}\n{script}\nschedule {tuple(schedule)}\n{_lines(world.journal)}") from error
+    _play(world, ends)
     return world
 
 
-def _lines(journal: Iterable[Any]) -> str:
+def _play(world: World, ends: set[Outcome] | None, *, fork: bool = False) -> None:
+    try:
+        outcome = world.play(fork=fork)
+        if ends is not None and outcome not in ends:
+            raise Violation(f"invariant 11 same end: {outcome} instead of {ends}")
+    except Exception as error:
+        again = f"python -m tests.campaigns.schedules --only {name_of(world.script, world.schedule)}"
+        raise Violation(f"{error}\n{world.script}\n{lines(world.journal)}\nagain: {again}") from error
+
+
+def name_of(script: Script, schedule: Iterable[int]) -> str:
+    """Return what names one schedule of one script; see `named`."""
+    length = len(script.behaviours)
+    return f"{length}:{list(scripts(length)).index(script)}:{','.join(map(str, schedule))}"
+
+
+def named(name: str) -> tuple[Script, tuple[int, ...]]:
+    """Return the script and the schedule that `name_of` named."""
+    length, number, points = name.split(":")
+    script = list(scripts(int(length)))[int(number)]
+    return script, tuple(map(int, points.split(","))) if points else ()
+
+
+def lines(journal: Iterable[Event]) -> str:
+    """Return a journal to read, an event a line."""
     return "\n".join(f"  {seq} {event}" for seq, event in enumerate(journal, 1))

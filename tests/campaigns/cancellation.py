@@ -8,7 +8,6 @@ schedule and the journal. ``--sampled`` leaves out what is not drawn by chance.
 """
 
 import argparse
-import logging
 import multiprocessing
 import os
 import random
@@ -20,8 +19,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from cancelled_awaits import TASKS, Count, Task, every_schedule, sampled_schedules
-from crash_simulation import Script, scripts
+from campaigns import quiet, whole_number
+from cancelled_awaits import TASKS, Count, Task, every_schedule, every_script, sampled_schedules
+from crash_simulation import Script
 from dotmac_workflows import SQLitePersistence
 from dotmac_workflows.testing import FakeClock
 
@@ -31,9 +31,9 @@ _SAMPLES = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.cancellation", description=__doc__)
-    parser.add_argument("--count", type=_positive, required=True, help="how many plays, at least")
+    parser.add_argument("--count", type=whole_number, required=True, help="how many plays, at least")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="how many processes")
+    parser.add_argument("--jobs", type=whole_number, default=os.cpu_count() or 1, help="how many processes")
     parser.add_argument("--sampled", action="store_true", help="only plays drawn by chance")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}, {options.jobs} processes", flush=True)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _share(count: int, seed: int, jobs: int, job: int, *, sampled: bool) -> Count:
     """Play one process's part of the campaign."""
-    logging.getLogger("dotmac_workflows").setLevel(logging.CRITICAL)
+    quiet()
     clock = FakeClock()
     chance = random.Random(f"{seed}/{job}")
     with tempfile.TemporaryDirectory() as folder:
@@ -72,10 +72,10 @@ async def _play(
     if not sampled:
         for script, task, cancels in islice(_exhaustive(), job, None, jobs):
             total += await every_schedule(script, task, cancels, clock)
-    every_script = [script for length in (1, 2, 3, 4) for script in scripts(length)]
+    every = every_script(1, 2, 3, 4)
     async with SQLitePersistence(folder / "journals.db") as store:
         while total.plays * jobs < count:
-            script, task = chance.choice(every_script), chance.choice(TASKS)
+            script, task = chance.choice(every), chance.choice(TASKS)
             real = store if chance.random() < 0.1 else None
             total += await sampled_schedules(script, task, 2, _SAMPLES, chance, clock, real)
     return total
@@ -83,16 +83,9 @@ async def _play(
 
 def _exhaustive() -> Iterator[tuple[Script, Task, int]]:
     for length, cancels in ((1, 2), (2, 1)):
-        for script in scripts(length):
+        for script in every_script(length):
             for task in TASKS:
                 yield script, task, cancels
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1: a campaign of nothing proves nothing")
-    return number
 
 
 if __name__ == "__main__":

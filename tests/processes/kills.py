@@ -122,7 +122,9 @@ class Lane:
         self.report = Report()
         self._chance = chance
         self._workers = [Worker() for _ in range(1 + rivals)]
-        self._every_script = [script for length in (2, 3, 4) for script in scripts(length)]
+        every = [script for length in (2, 3, 4) for script in scripts(length)]
+        # Whoever takes up a paused run here cannot tell which step it was paused in.
+        self._every_script = [script for script in every if "pause_cancel" not in script.behaviours]
         self._scripts: dict[str, Script] = {}
         self.acknowledged: Counter[tuple[str, str]] = Counter()
         """How many times a process said that a fact of a workflow was recorded."""

@@ -146,7 +146,7 @@ class Judge:
         started = self._ends(event, "forward", event.result)
         self._done.append(started)
         self._over.add(started.position)
-        if event.gated and self.settings.require_approval:
+        if event.gated and self.settings.require_approval and not self._cancelled:
             self._gate = "needed"
         else:
             self._next += 1

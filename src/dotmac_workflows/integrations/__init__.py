@@ -1,0 +1,1 @@
+"""What joins the library to others, each behind an extra of its own; imported by name, never by default."""

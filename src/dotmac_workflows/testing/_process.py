@@ -1,0 +1,148 @@
+"""A process of a run that is proved: what it sees of the store, how it dies, and where it can."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..errors import ConcurrencyError, WorkflowConfigurationError
+from ..persistence import Header, Lease, LeaseChange, Record
+from ..status import WorkflowStatus
+
+if TYPE_CHECKING:
+    from ._stage import Stage
+
+WORKFLOW_ID = "proof"
+APPROVER, OTHER = "approver@example.com", "other@example.com"
+MONDAY = datetime(2026, 1, 5, 9, tzinfo=UTC)  # when every run begins
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Broken(Exception):  # noqa: N818 - what it says is what it is
+    """What a schedule must not lead to."""
+
+    def __init__(self, what: str, cause: BaseException | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.cause = cause
+
+
+class Ending(NamedTuple):
+    """How a run ended, without what two right runs may differ in: times, keys, wording."""
+
+    status: WorkflowStatus
+    rollback_status: str
+    results: tuple[tuple[str, bool, str | None], ...]
+    world: object
+    """The picture of it."""
+
+
+class StageClock:
+    """Begins at the same instant in every run, goes with the loop, and jumps where it is told."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._source = monotonic
+        self._origin = monotonic()
+        self._jumped = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Jump."""
+        self._jumped += seconds
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return self._source() - self._origin + self._jumped
+
+    def time_ns(self) -> int:
+        """See `Clock.time_ns`."""
+        return int(MONDAY.timestamp()) * 1_000_000_000 + round(self.monotonic() * 1_000_000_000)
+
+
+class Process:
+    """One life of one process, and the store as it sees it."""
+
+    def __init__(self, stage: "Stage[Any]", number: int) -> None:
+        self.stage = stage
+        self.number = number
+        self.dead = False
+        self.frozen = False
+        self.token: str | None = None
+        """The lease that it drives by."""
+        self.undoing = False
+        """Whether a rollback step of the user's runs in it."""
+        self.step = ""
+        """What of the user's runs in it, in words."""
+        self.depth = 0
+        """How many calls of the world are under way, one inside the other."""
+        self.calls: list[Call] = []
+        """Those that the step made, without those inside others."""
+
+    def must_live(self) -> None:
+        """Raise where nothing can have an effect any more."""
+        if self.dead:
+            raise Crash
+
+    # The store.
+
+    async def append(
+        self,
+        workflow_id: str,
+        records: Sequence[Record],
+        *,
+        expected_version: int,
+        header: Header,
+        lease: LeaseChange | None = None,
+    ) -> None:
+        """See `Persistence.append`."""
+        stage = self.stage
+        self.must_live()
+        events = stage.decoded(records)
+        await stage.decision_under_way(self, events)
+        await stage.point(self, Place("before", "append", "", events))
+        await stage.store.append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
+        if lease is not None:
+            self.token = lease.token
+        stage.recorded(events, header.version)
+        await stage.point(self, Place("after", "append", "", events))
+
+    async def read(self, workflow_id: str, *, after: int = 0) -> list[Record]:
+        """See `Persistence.read`."""
+        self.must_live()
+        return await self.stage.store.read(workflow_id, after=after)
+
+    async def delete(self, workflow_id: str) -> bool:
+        """See `Persistence.delete`."""
+        raise WorkflowConfigurationError("prove() does not let a workflow be deleted while it is proved.")
+
+    async def lease(self, workflow_id: str) -> Lease | None:
+        """See `Leases.lease`."""
+        self.must_live()
+        return await self.stage.store.lease(workflow_id)
+
+    async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
+        """See `Leases.renew`."""
+        self.must_live()
+        if self.frozen:
+            raise ConcurrencyError("A frozen process renews nothing.", workflow_id=workflow_id)
+        return await self.stage.store.renew(workflow_id, token, expires_at)
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that a step made of its world."""
+
+    said: str
+    answer: str | None = None
+
+
+class Place(NamedTuple):
+    """Where a point is."""
+
+    when: Literal["before", "after"]
+    what: Literal["append", "step", "rollback", "call"]
+    step: str
+    detail: Any = None
+    """The events of an append, the name of a call."""

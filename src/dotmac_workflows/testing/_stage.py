@@ -1,0 +1,490 @@
+"""One run under one schedule: a store, a world, and processes that die, freeze and get in each other's way.
+
+Everything is the engine's own: the user's workflow, its verbs, the local host and the loop. Faults come in through the
+store that each process is handed, the clock, and the two methods that a host calls, which are wrapped on the object.
+Nobody waits for real, and processes are objects: one that died raises `Crash` from wherever it stands, and from
+whatever it tries to touch afterwards, so that no ``finally`` of the user's has an effect that a dead process could not
+have had.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from .._core import codec
+from .._core.events import (
+    ApprovalRequested,
+    Approved,
+    Event,
+    Rejected,
+    RollbackOutcome,
+    RollbackRetried,
+    StepOutcome,
+    WorkflowStarted,
+)
+from .._core.state import RunState, fold
+from .._run.runtime import Runtime
+from .._verbs import Verbs
+from ..base import StepContext, Workflow
+from ..errors import (
+    AlreadyDecidedError,
+    ConcurrencyError,
+    LeaseLostError,
+    WorkflowConfigurationError,
+    WorkflowExecutionError,
+)
+from ..persistence import InMemoryPersistence, Record
+from ..status import WorkflowStatus
+from . import _words as words
+from ._effects import watch
+from ._judge import Effect, Judge, Violation
+from ._picture import picture
+from ._process import APPROVER, OTHER, WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock
+from ._schedule import GATES, Departure, DepartureKind, Fault, Schedule
+from ._steps import Steps
+from .scenario import Scenario
+
+W = TypeVar("W")
+
+_MOST_VERBS = 60  # more than any run takes: one that gets there does not end
+_MOST_POINTS = 20_000
+_OVERTAKEN = (WorkflowExecutionError, LeaseLostError, ConcurrencyError)
+"""What a process is told when another one was faster."""
+
+
+class Sleeper(NamedTuple):
+    """A process that is frozen."""
+
+    process: Process
+    task: "asyncio.Task[object]"
+    thawed: "asyncio.Future[None]"
+
+
+Verb: TypeAlias = tuple[str, Callable[[Workflow], Awaitable[object]]]
+
+
+class Stage(Generic[W]):
+    """Plays one schedule.
+
+    Args:
+        scenario: What is played.
+        schedule: What happens in it.
+        outage: How many seconds pass between a crash and the process that takes over, once the run is recorded.
+        only_again: Take the clock back when the step that the crash hit is over.
+        tell: Told the lines of the timeline; None: nobody wants them.
+        set_wall_clock: Told the instant, in nanoseconds since 1970 UTC, before the user's code runs.
+        known: Records that were decoded before: other schedules write most of the same ones.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario[W],
+        schedule: Schedule,
+        *,
+        outage: float,
+        only_again: bool = False,
+        tell: Callable[[str], None] | None = None,
+        set_wall_clock: Callable[[int], None] | None = None,
+        known: dict[tuple[str, str], Event] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.schedule = schedule
+        self.clock = StageClock(asyncio.get_running_loop().time)
+        self.store = InMemoryPersistence()
+        self.state = RunState(WORKFLOW_ID)
+        self.events: list[Event] = []
+        self.places: list[Place] = []
+        self.acts: list[tuple[Process, StepContext]] = []
+        """Every time that the user's step or rollback was called."""
+        self.workflow: Workflow | None = None
+        """The last one made."""
+        self.hit_after_an_effect = False
+        """Whether a crash hit a step that had changed the world; known where `only_again` is set."""
+        self.calls: dict[str, list[list[Call]]] = {}
+        """The calls that steps made of their world, by idempotency key and attempt; of schedules with faults."""
+        self.tells = tell is not None
+        self._steps = Steps(self)
+        self._outage = outage
+        self._only_again = only_again
+        self._late = False
+        self._at_start: tuple[object] | None = None
+        self._tell = tell
+        self._set_wall_clock = set_wall_clock
+        self._faults = {fault.point: fault for fault in schedule.faults}
+        self._freezes = any(fault.kind == "freeze" for fault in schedule.faults)
+        self._known = known if known is not None else {}
+        self._judge: Judge | None = None
+        self._broken: Violation | None = None
+        self._process: Process | None = None
+        """The one whose points count."""
+        self._processes = 0
+        self.happened: set[Departure] = set()
+        self._froze: asyncio.Future[asyncio.Future[None]] | None = None
+        self._sleepers: list[Sleeper] = []
+        self._loser_told = False
+        self._woke = False
+        """Whether the frozen process went on while the verb at hand was under way, and may have come first."""
+        self._runtimes: dict[int, Runtime] = {}
+
+    # The play.
+
+    async def play(self) -> Ending:
+        """Bring the run to its end.
+
+        Raises:
+            Broken: It did not come to one, or a promise was broken on the way.
+        """
+        made: Any = self.scenario.world()
+        entered: AbstractContextManager[W] = made if hasattr(made, "__enter__") else nullcontext(made)
+        with entered as world:
+            self.world: W = world
+            self.initial = await self._shown()
+            watch(world, self._steps)
+            await self._to_the_end()
+            while self._sleepers:
+                await self._wake()
+            return await self._ending()
+
+    async def play_or_broken(self) -> "Ending | Broken":
+        """Return how the run ended, or what it broke."""
+        try:
+            return await self.play()
+        except Broken as broken:
+            return broken
+
+    async def _to_the_end(self) -> None:
+        for _ in range(_MOST_VERBS):
+            verb = self._next_verb()
+            if verb is None:
+                return
+            self._process = self.new_process()
+            await self._live(self._process, *verb)
+        raise Broken(f"the run did not end: it is {self.state.status} after {_MOST_VERBS} verbs")
+
+    def _next_verb(self) -> Verb | None:
+        """Return what somebody does next; None: nobody does anything more."""
+        state = self.state
+        match state.status:
+            case WorkflowStatus.PENDING | WorkflowStatus.RUNNING:
+                # Whoever comes next may call either; each second process does the other.
+                if state.plan is not None and self._processes % 2:
+                    return "resume()", Workflow.resume
+                return "execute()", Workflow.execute
+            case WorkflowStatus.PAUSED:
+                return "resume()", Workflow.resume
+            case WorkflowStatus.WAITING_APPROVAL:
+                return self._decision()
+        retried = any(isinstance(event, RollbackRetried) for event in self.events)
+        if state.rollback_status == "incomplete" and self.departure(("undo-fails",)) and not retried:
+            return "retry_rollback()", Workflow.retry_rollback
+        return None
+
+    def _decision(self) -> Verb:
+        departure = self._gate()
+        approval = self.scenario.approval
+        match departure.kind if departure else None:
+            case "reject" | "approve-first":
+                return "reject_and_cancel()", lambda workflow: workflow.reject_and_cancel(actor=APPROVER)
+            case "cancel-at":
+                return "cancel()", lambda workflow: workflow.cancel(actor=APPROVER)
+            case "approve-only":
+                return "approve()", lambda workflow: workflow.approve(approval, actor=APPROVER)
+            case "approve-twice":
+                return "approve_and_continue(), twice", self._approve_twice
+            case _:
+                return (
+                    "approve_and_continue()",
+                    lambda workflow: workflow.approve_and_continue(approval, actor=APPROVER),
+                )
+
+    async def _approve_twice(self, workflow: Workflow) -> None:
+        approval = self.scenario.approval
+        await workflow.approve_and_continue(approval, actor=APPROVER)
+        await workflow.approve(approval, actor=APPROVER)
+        try:
+            await self.make(self.new_process()).approve(approval, actor=OTHER)
+        except AlreadyDecidedError:
+            return
+        raise Broken(f"{OTHER} approved a gate that {APPROVER} had approved, and was not told so")
+
+    async def _live(self, process: Process, name: str, verb: Callable[[Workflow], Awaitable[object]]) -> None:
+        """Have a process call a verb, and come to its end one way or another."""
+        self.say(f"process {process.number}: {name}")
+        self._woke = False
+        workflow = self.make(process)
+        try:
+            if self._freezes:
+                await self._until_frozen(process, workflow, verb)
+            else:
+                await verb(workflow)
+        except AlreadyDecidedError as error:
+            if self.departure(("reject-first", "approve-first")) not in self.happened:
+                raise Broken(f"{name} raised {words.error(error)}", error) from error
+            self._loser_told = True
+            self.say("    is told that somebody else decided first")
+        except BaseException as error:
+            if self._woke and isinstance(error, _OVERTAKEN):
+                self.say(f"    is told: {words.error(error)}")
+            elif not process.dead:
+                if isinstance(error, Broken | Violation) or not isinstance(error, Exception):
+                    raise
+                raise Broken(f"{name} raised {words.error(error)}", error) from error
+        if process.dead:
+            await self._crashed()
+        elif self.state.plan is None and workflow.is_failed:
+            result = workflow.results[0]
+            raise WorkflowConfigurationError(
+                f"The workflow of the scenario cannot start: {result.error}: {result.message}. Make one that can."
+            )
+
+    async def _crashed(self) -> None:
+        self._lost()
+        if self.state.plan is None or self._late:
+            return
+        if self._only_again:
+            if not self.state.in_flight and not self.state.undoing:
+                return
+            self._late = True
+            self.hit_after_an_effect |= self._at_start not in (None, (await self._shown(),))
+        self.clock.advance(self._outage)
+
+    def _lost(self) -> None:
+        if self._judge is not None:
+            self._judge.crashed()
+
+    def make(self, process: Process) -> Workflow:
+        """Have the user make a workflow for a process."""
+        workflow: object = self.scenario.workflow(self.world, WORKFLOW_ID, process)
+        if not isinstance(workflow, Workflow):
+            raise WorkflowConfigurationError(
+                f"Scenario.workflow returned {type(workflow).__name__}. Let it return a Workflow."
+            )
+        if workflow.workflow_id != WORKFLOW_ID or workflow.persistence is not process:
+            raise WorkflowConfigurationError(
+                "Scenario.workflow made a workflow with another id or persistence than it was given. Hand both on: "
+                "lambda world, workflow_id, persistence: Order(workflow_id, persistence=persistence)."
+            )
+        runtime = workflow.runtime
+        if id(runtime) not in self._runtimes:
+            self._runtimes[id(runtime)] = replace(runtime, clock=self.clock)
+        workflow.runtime = self._runtimes[id(runtime)]
+        self._steps.watch(process, workflow)
+        self.workflow = workflow
+        return workflow
+
+    def new_process(self) -> Process:
+        self._processes += 1
+        return Process(self, self._processes)
+
+    async def _ending(self) -> Ending:
+        state = self.state
+        if self._judge is not None:
+            try:
+                self._judge.finished(state.status.value, state.rollback_status)
+            except Violation as violation:
+                self._broken = self._broken or violation
+        if self._broken is not None:
+            raise Broken(f"the engine broke a promise of its own: {self._broken}", self._broken)
+        race = self.departure(("reject-first", "approve-first"))
+        if race in self.happened and not self._loser_told and not self.schedule.faults:
+            raise Broken("two decided one gate, and nobody was told that somebody else came first")
+        if self.scenario.check is not None:
+            workflow = self.make(self.new_process())
+            await Verbs(workflow).attach()
+            try:
+                await _settled(self.scenario.check(self.world, workflow))
+            except Exception as error:
+                raise Broken(f"the check says {words.assertion(error)}", error) from error
+        results = tuple((result.step, result.success, result.error) for result in state.results)
+        return Ending(state.status, state.rollback_status, results, await self._shown())
+
+    async def _shown(self) -> object:
+        observe = self.scenario.observe
+        shown = self.world if observe is None else await _settled(observe(self.world))
+        return picture(shown, self.run_id)
+
+    # The points, and the faults that strike there.
+
+    async def point(self, process: Process, place: Place) -> None:
+        """Pass a point where anything may strike."""
+        fault = self.pass_by(process, place)
+        if fault is None:
+            return
+        if fault.kind == "rival":
+            await self._rival()
+        elif fault.kind == "freeze" and self._froze is not None:
+            await self._freeze(process)
+        elif fault.kind == "wake":
+            await self._wake()
+
+    def pass_by(self, process: Process, place: Place) -> Fault | None:
+        """Count a point, and die there where the schedule says so."""
+        process.must_live()
+        if process is not self._process:
+            return None
+        number = len(self.places)
+        self.places.append(place)
+        if number > _MOST_POINTS:
+            raise Broken("the run goes on and on")
+        fault = self._faults.get(number)
+        if fault is not None:
+            self.say(f"    {words.STRIKES[fault.kind]}, {words.place(place)}")
+            if fault.kind == "crash":
+                process.dead = True
+                raise Crash
+        return fault
+
+    async def _rival(self) -> None:
+        rival = self.new_process()
+        self.say(f"process {rival.number}: execute(), at the same time")
+        try:
+            await self.make(rival).execute()
+        except WorkflowExecutionError as error:
+            self.say(f"    is refused: {words.error(error)}")
+
+    async def _until_frozen(
+        self, process: Process, workflow: Workflow, verb: Callable[[Workflow], Awaitable[object]]
+    ) -> None:
+        async def run() -> object:
+            return await verb(workflow)
+
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(run())
+        self._froze = loop.create_future()
+        waiting: set[asyncio.Future[Any]] = {task, self._froze}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        froze, self._froze = self._froze, None
+        if not froze.done():
+            froze.cancel()
+            await task
+            return
+        thawed = froze.result()
+        self._sleepers.append(Sleeper(process, task, thawed))
+        self._lost()
+        self.clock.advance(workflow.runtime.lease_seconds + 1)
+
+    async def _freeze(self, process: Process) -> None:
+        assert self._froze is not None
+        thawed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        process.frozen = True
+        self._froze.set_result(thawed)
+        await thawed
+        process.frozen = False
+
+    async def _wake(self) -> None:
+        """Let the frozen process go on, to its end."""
+        if not self._sleepers:
+            return
+        self._woke = True
+        sleeper = self._sleepers.pop()
+        self.say(f"process {sleeper.process.number} wakes up and goes on")
+        sleeper.thawed.set_result(None)
+        await asyncio.wait({sleeper.task})
+        error = sleeper.task.exception()
+        if isinstance(error, _OVERTAKEN):
+            self.say(f"    is told: {words.error(error)}")
+        elif error is not None and not sleeper.process.dead:
+            raise Broken(f"the process that was frozen raised {words.error(error)}", error)
+
+    # What the store tells.
+
+    def decoded(self, records: Sequence[Record]) -> list[Event]:
+        """Return what records say."""
+        assert self.workflow is not None
+        values, known, events = self.workflow.runtime.codec, self._known, []
+        for record in records:
+            event = known.get((record.kind, record.body))
+            if event is None:
+                event = known[record.kind, record.body] = codec.decode(record.kind, record.at, record.body, values)
+            events.append(event._replace(at=record.at))
+        return events
+
+    def recorded(self, events: list[Event], version: int) -> None:
+        """Events were committed."""
+        if self._judge is None and events and isinstance(events[0], WorkflowStarted):
+            self._judge = Judge(events[0].steps, events[0].settings)
+        assert self._judge is not None
+        try:
+            self._judge.committed(events, version)
+        except Violation as violation:
+            self._broken = self._broken or violation
+        fold(self.state, events)
+        self.events += events
+        if any(isinstance(event, StepOutcome | RollbackOutcome) for event in events):
+            self._at_start = None
+            if self._late:
+                self._late = False
+                self.clock.advance(-self._outage)
+        for event in events if self._tell is not None else ():
+            if (line := words.fact(event)) is not None:
+                self.say(f"    recorded: {line}")
+
+    async def decision_under_way(self, process: Process, events: list[Event]) -> None:
+        """A decision is about to be recorded: where the schedule says so, somebody else is faster."""
+        race = self.departure(("reject-first", "approve-first"))
+        if race is None or race in self.happened or not any(isinstance(e, Approved | Rejected) for e in events):
+            return
+        if self._gate() != race:
+            return
+        self.happened.add(race)
+        rival = self.new_process()
+        workflow = self.make(rival)
+        if race.kind == "reject-first":
+            self.say(f"process {rival.number}: reject(), at the same time")
+            await workflow.reject(actor=OTHER)
+        else:
+            self.say(f"process {rival.number}: approve(), at the same time")
+            await workflow.approve(self.scenario.approval, actor=OTHER)
+
+    def acted(self, process: Process, context: StepContext) -> None:
+        """The user's code is called."""
+        self.acts.append((process, context))
+        self.say(f"    {words.act(context)}")
+        # A stale process may act once more: the journal is what it cannot touch.
+        if self._judge is None or process.token != self.state.token:
+            return
+        started = self.state.in_flight or self.state.undoing
+        position = started.position if started is not None else -1
+        effect = Effect(context.phase, context.step, position, context.visit, context.attempt, context.idempotency_key)
+        try:
+            self._judge.acted(effect)
+        except Violation as violation:
+            self._broken = self._broken or violation
+
+    async def about_to_act(self) -> None:
+        """The user's code is about to see the world and the clock."""
+        if self._set_wall_clock is not None:
+            self._set_wall_clock(self.clock.time_ns())
+        if self._only_again:
+            self._at_start = (await self._shown(),)
+
+    # What they share.
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run; None: it was not recorded yet."""
+        return self.state.plan.run_id if self.state.plan else None
+
+    def departure(self, kinds: Sequence[DepartureKind], step: str | None = None, visit: int = 1) -> Departure | None:
+        for departure in self.schedule.departures:
+            if departure.kind in kinds and (step is None or (departure.step, departure.visit) == (step, visit)):
+                return departure
+        return None
+
+    def _gate(self) -> Departure | None:
+        """Return how the schedule departs at the gate that is open."""
+        step = self.state.pending_step
+        opened = sum(isinstance(e, ApprovalRequested) and e.step == step for e in self.events)
+        return self.departure(GATES, step, opened)
+
+    def say(self, line: str) -> None:
+        """Add a line to the timeline."""
+        if self._tell is not None:
+            self._tell(line)
+
+
+async def _settled(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
