@@ -284,11 +284,10 @@ class Play:
         self._left_at: set[int] = set()
         self._ledger = ListedEffects()
 
-        class Timed(SuspendingOrder):
-            runtime = Runtime(clock=clock)
-            ledger = self._ledger
-
-        self._kind = Timed
+        # Plays follow each other; a class for each would be kept for ever, by what is cached by class.
+        self._kind = SuspendingOrder
+        self._kind.runtime = Runtime(clock=clock)
+        self._kind.ledger = self._ledger
 
     async def play(self, ends: Collection[End] | None = None) -> Played:
         """Play it, and judge it.
