@@ -30,7 +30,7 @@ from dotmac_workflows import (
 )
 from dotmac_workflows._core import codec
 from dotmac_workflows._core.events import Event
-from dotmac_workflows.persistence import Header, Lease, LeaseChange, Record
+from dotmac_workflows.persistence import Header, Lease, Record
 from dotmac_workflows.testing import FakeClock
 from dotmac_workflows.testing._judge import Violation, judge_run
 from dotmac_workflows.values import Codec
@@ -118,16 +118,7 @@ class SuspendingStore(InMemoryPersistence):
         await self._points.elsewhere()
         return answer
 
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
-        how: dict[str, Any] = {"expected_version": expected_version, "header": header, "lease": lease}
+    async def append(self, workflow_id: str, records: Sequence[Record], **how: Any) -> None:
         kinds = [record.kind for record in records]
         await self._write(f"append of {kinds}", partial(super().append, workflow_id, records, **how))
 
