@@ -414,8 +414,9 @@ def _undoings(length: int, count: int) -> Iterator[tuple[Undoing, ...]]:
     yield (*_STUCK * count, *rest)
 
 
-def _interrupting(behaviour: Behaviour) -> Behaviour:
-    return "interrupt" if behaviour in CANCELS or behaviour == "pause_cancel" else behaviour
+def interrupting(behaviours: tuple[Behaviour, ...]) -> tuple[Behaviour, ...]:
+    """Return what happens where a cancel interrupts the step that it hits."""
+    return tuple("interrupt" if how in CANCELS or how == "pause_cancel" else how for how in behaviours)
 
 
 def without_crashes(script: Script) -> tuple[set[Outcome], int]:
@@ -425,7 +426,7 @@ def without_crashes(script: Script) -> tuple[set[Outcome], int]:
     """
     clean = play(script, (), None)
     outcomes = {clean.outcome}
-    hit = tuple(map(_interrupting, script.behaviours))
+    hit = interrupting(script.behaviours)
     if hit != script.behaviours:
         outcomes.add(play(script._replace(behaviours=hit), (), None).outcome)
     return outcomes, clean.points

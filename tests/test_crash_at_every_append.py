@@ -6,7 +6,6 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -14,10 +13,10 @@ from crash_simulation import Script
 from dotmac_workflows import InMemoryPersistence, verify
 from dotmac_workflows._core import codec
 from dotmac_workflows.persistence import Header, LeaseChange, Record
-from dotmac_workflows.testing._judge import Effect, Violation, judge_run
+from dotmac_workflows.testing._judge import Violation, judge_run
 from dotmac_workflows.values import Codec
 from processes.judging import end_of, ends_without_crashes
-from processes.orders import NAMES, Ledger, Order, bring_to_its_end, scripts_of
+from processes.orders import ListedEffects, Order, bring_to_its_end, scripts_of
 
 SEED = 20_260_704
 
@@ -71,18 +70,6 @@ class LosingStore(InMemoryPersistence):
     def _check(self) -> None:
         if self._gone:
             raise Lost
-
-
-class ListedEffects(Ledger):
-    """A ledger in memory: only the process is lost here, and only seemingly."""
-
-    def __init__(self) -> None:
-        self.effects: list[Effect] = []
-
-    def append(self, line: dict[str, Any]) -> None:
-        step = line["step"]
-        effect = Effect(line["phase"], step, NAMES.index(step), line["visit"], line["attempt"], line["key"])
-        self.effects.append(effect)
 
 
 async def play(script: Script, at: int, *, after: bool) -> LosingStore:

@@ -165,7 +165,11 @@ class Verbs:
         )
         try:
             await drive(host, state, pending)
-        except (GeneratorExit, LeaseLostError, PersistenceError):
+            await host.rest()
+        except GeneratorExit:
+            raise  # it may not await
+        except (LeaseLostError, PersistenceError):
+            await host.rest()
             raise
         except BaseException:
             await host.release()

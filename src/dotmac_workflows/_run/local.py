@@ -316,6 +316,26 @@ class LocalHost:
             self._lost = error
             self._interrupt()
 
+    async def rest(self) -> None:
+        """Stop the heartbeat, and have the fate of a renewal that is under way known.
+
+        Raises:
+            CancelledError: The task was cancelled meanwhile; the fate is known all the same.
+        """
+        self.close()
+        renewal = self._renewal
+        if renewal is None or renewal.done():
+            return
+        renewal.cancel()  # a store that has begun to write ends that first
+        cancelled = None
+        while not renewal.done():
+            try:
+                await asyncio.wait((renewal,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
     async def release(self) -> None:
         """Let go of a run that is left before its end, so that it can be taken up at once."""
         try:
@@ -325,6 +345,7 @@ class LocalHost:
             await self._let_go()
 
     async def _let_go(self) -> None:
+        await self.rest()
         tenure = self._tenure
         if tenure is None:
             return
