@@ -111,7 +111,7 @@ def order(workflow_id: str, script: Script, persistence: Persistence, kind: type
 
 
 async def bring_to_its_end(
-    workflow_id: str, script: Script, persistence: Persistence, *, rivals: bool = False
+    workflow_id: str, script: Script, persistence: Persistence, *, rivals: bool = False, kind: type[Order] = Order
 ) -> Order:
     """Start an order or take it up wherever it is, and do what the script says outside of its steps, to the end.
 
@@ -119,18 +119,18 @@ async def bring_to_its_end(
     """
     while True:
         try:
-            return await _bring_to_its_end(workflow_id, script, persistence)
+            return await _bring_to_its_end(workflow_id, script, persistence, kind)
         except WorkflowExecutionError:
             if not rivals:
                 raise
         await asyncio.sleep(0.005)
 
 
-async def _bring_to_its_end(workflow_id: str, script: Script, persistence: Persistence) -> Order:
+async def _bring_to_its_end(workflow_id: str, script: Script, persistence: Persistence, kind: type[Order]) -> Order:
     try:
-        run = await Order.load(workflow_id, persistence)
+        run = await kind.load(workflow_id, persistence)
     except WorkflowNotFoundError:
-        run = order(workflow_id, script, persistence)
+        run = order(workflow_id, script, persistence, kind)
         await run.execute()
     while await _one_more(run, script):
         pass
