@@ -21,7 +21,7 @@ acknowledged into a file that was deleted.
 it to whoever comes next, and a power loss would take it back. So what lies beside the database is flushed before it is
 looked at. While a write-ahead log is open, a commit in it is shown only once it is flushed; with a rollback journal it
 is shown before. There, what others committed is flushed before anybody is told of it, and before the journal is written
-over.
+over. And a log that SQLite would take for shorter than it was is refused: see `_log`.
 
 **Refusals.** Before anything is written the application id, the schema version and the list of tables are looked at.
 Where the file has a journal or write-ahead log of its own, that is done through a connection for reading only, since
@@ -37,6 +37,7 @@ from typing import NamedTuple
 from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
 from ._failures import error_name
 from ._lock import InterprocessLock
+from ._log import check_log
 
 APPLICATION_ID = 0x646D7766
 """Marks the file as ours: "dmwf" in ASCII."""
@@ -172,6 +173,8 @@ class Database:
         try:
             self.check_not_replaced()
             self._flush_what_was_left()
+            if self.is_wal and not self.settings.wal_autocheckpoint:  # by the lock, nobody is writing to it
+                check_log(f"{self.path}-wal")
             self._refuse_through_reader()
             return self._open_writer()
         except BaseException:
