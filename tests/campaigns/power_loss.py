@@ -11,7 +11,6 @@ played. The first broken promise ends it; the recording is kept, and one command
 
 import argparse
 import contextlib
-import logging
 import multiprocessing
 import os
 import random
@@ -22,6 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from campaigns import quiet, whole_number
 from dotmac_workflows.testing._judge import Violation
 from power_loss.modes import DURABLE, LOSING, MODES
 from power_loss.playing import Player, Report, record_and_play, scratch
@@ -33,9 +33,9 @@ _STATES = 500  # then another recording
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.power_loss", description=__doc__)
-    parser.add_argument("--count", type=_positive, help="how many states to open in each mode, at least")
+    parser.add_argument("--count", type=whole_number, help="how many states to open in each mode, at least")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="how many processes")
+    parser.add_argument("--jobs", type=whole_number, default=os.cpu_count() or 1, help="how many processes")
     parser.add_argument("--mode", choices=MODES, help="this one alone; without it, those that a store chooses")
     parser.add_argument("--only", nargs=2, metavar=("RECORDING", "STATE"), help="play one state, as an error names it")
     options = parser.parse_args(arguments)
@@ -101,13 +101,6 @@ def _play_one(recording: str, state: str, mode: str) -> int:
     return 1 if player.report.lost else 0
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1: a campaign of nothing proves nothing")
-    return number
-
-
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # what the engine says of the orders
+    quiet()
     sys.exit(main())
