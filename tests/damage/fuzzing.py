@@ -28,7 +28,7 @@ from dotmac_workflows import (
 from dotmac_workflows._run.journal import check_digests, header_of, read_state
 from dotmac_workflows.cli import main as command_line
 from dotmac_workflows.cli.exits import DONE, STORE, USAGE
-from dotmac_workflows.persistence import Header, LeaseChange, Record
+from dotmac_workflows.persistence import Header, Record
 from dotmac_workflows.status import WorkflowStatus
 from dotmac_workflows.testing._judge import Violation
 from dotmac_workflows.values import Codec
@@ -60,17 +60,9 @@ class Untouchable(InMemoryPersistence):
         self._records[WORKFLOW_ID] = list(records)
         self._headers[WORKFLOW_ID] = _HEADER._replace(version=len(records))
 
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
-        if expected_version == 0:  # of a fresh object, which has read nothing yet
-            await super().append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
+    async def append(self, workflow_id: str, records: Sequence[Record], **how: Any) -> None:
+        if how["expected_version"] == 0:  # of a fresh object, which has read nothing yet
+            await super().append(workflow_id, records, **how)
         raise Violation("invariant 14: something was written to a journal that cannot be read")
 
 

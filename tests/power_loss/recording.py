@@ -7,6 +7,7 @@ about that the processes left.
 
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -32,8 +33,8 @@ _WHATS = {b"c": "create", b"u": "delete", b"w": "write", b"t": "resize", b"s": "
 
 def why_not() -> str | None:
     """Return why nothing can be recorded on this machine; None: it can."""
-    if sys.platform != "linux" or not Path("/proc/self/fd").exists():
-        return "file operations are recorded on Linux only"
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or not Path("/proc/self/fd").exists():
+        return "file operations are recorded on Linux with the GNU C library only"
     if shutil.which("cc") is None:
         return "file operations are recorded by a library made with the C compiler cc, and there is none"
     return None

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from crash_simulation import Script, scripts
 from dotmac_workflows import SQLitePersistence, WorkflowResult, recover
 from dotmac_workflows.errors import ConcurrencyError, LeaseLostError
-from dotmac_workflows.persistence import Header, LeaseChange, Record
+from dotmac_workflows.persistence import LeaseChange, Record
 from dotmac_workflows.persistence.sqlite import _writer
 from power_loss.modes import in_mode
 from processes.orders import Order, bring_to_its_end
@@ -79,22 +79,15 @@ class MarkingStore(SQLitePersistence):
 
     marks: Marks
 
-    async def append(
-        self,
-        workflow_id: str,
-        records: Sequence[Record],
-        *,
-        expected_version: int,
-        header: Header,
-        lease: LeaseChange | None = None,
-    ) -> None:
+    async def append(self, workflow_id: str, records: Sequence[Record], **how: Any) -> None:
         target: dict[str, Any] = {"kind": "append"}
         if records:
             target["journal"] = [records[-1].seq, records[-1].digest]
+        lease: LeaseChange | None = how.get("lease")
         if lease is not None:
             target["lease"] = None if lease.expires_at is None else [lease.owner, lease.token, lease.expires_at]
         with self.marks.around(workflow_id, **target):
-            await super().append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
+            await super().append(workflow_id, records, **how)
 
     async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
         held = await self.lease(workflow_id)
