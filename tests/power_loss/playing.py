@@ -21,7 +21,7 @@ from processes.orders import bring_to_its_end
 _GOES_ON = 16
 """In one of so many states, the store is used again after it was looked at."""
 _EARLY = 40
-"""How many operations and marks after another process has begun are played more often than others."""
+"""So many operations and marks after a process began or ended are played more often than others."""
 
 
 @dataclass
@@ -59,8 +59,10 @@ class Player:
         self._promises = Promises(operations)
         self.report.acknowledged = self._promises.acknowledged
         self._cuts = {cut.at: cut for cut in cuts(operations)}
-        born = {operation.process: at for at, operation in reversed(list(enumerate(operations)))}.values()
-        self._early = [cut for cut in self._cuts.values() if any(at <= cut.at < at + _EARLY for at in born)]
+        ends = {operation.process: at for at, operation in enumerate(operations)}
+        births = {operation.process: at for at, operation in reversed([*enumerate(operations)])}
+        turns = {*births.values(), *ends.values()}
+        self._early = [cut for cut in self._cuts.values() if any(at <= cut.at < at + _EARLY for at in turns)]
         self._mode = mode
         self._directory = directory
         self._found: dict[bytes, Found | Violation] = {}

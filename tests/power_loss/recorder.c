@@ -6,7 +6,7 @@
  * beginning of a flush is one that the flush covers for certain. What is written to the file "marks" is a mark, logged
  * before it is made: so that no mark comes later in the log than in truth.
  *
- * RECORDER_KILL=N kills the process (signal 9) after the entry that is its Nth change or end of a flush.
+ * RECORDER_KILL=N and RECORDER_KILL_KINDS=wS kill the process (signal 9) after the entry that is its Nth of these kinds.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,12 +37,14 @@ static int log_file = -1;
 static char directory[PATH_MAX];
 static size_t directory_length;
 static long kill_after;
+static const char *kill_kinds;
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("RECORDER_DIRECTORY"), *log = getenv("RECORDER_LOG"), *count = getenv("RECORDER_KILL");
     if (path == NULL || log == NULL || realpath(path, directory) == NULL) return;
     directory_length = strlen(directory);
     kill_after = count == NULL ? 0 : atol(count);
+    kill_kinds = getenv("RECORDER_KILL_KINDS");
     /* By the system call, as everything of the recorder's own. */
     log_file = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (log_file < 0) abort();
@@ -56,7 +58,7 @@ static void record(char what, const char *name, int64_t number, const void *data
     };
     ssize_t whole = (ssize_t)(sizeof head + head.name_length + length);
     if (syscall(SYS_writev, log_file, parts, 3) != whole) abort();
-    if (kill_after && what != 'm' && what != 's' && __sync_sub_and_fetch(&kill_after, 1) == 0) {
+    if (kill_after && strchr(kill_kinds, what) != NULL && __sync_sub_and_fetch(&kill_after, 1) == 0) {
         syscall(SYS_kill, getpid(), SIGKILL);
     }
     errno = error;

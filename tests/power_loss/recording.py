@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from power_loss.disk import Operation, build, cuts
 from power_loss.worker import Task
@@ -27,6 +28,24 @@ SOURCE = Path(__file__).with_name("recorder.c")
 DATABASE = "orders.db"
 _FILES = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-journal", "."}
 _LEFT_OUT = {f"{DATABASE}-shm", f"{DATABASE}-lock", "marks"}
+
+
+class Kill(NamedTuple):
+    """When a process is killed."""
+
+    kinds: str
+    """After one of these operations, by their codes."""
+    at_most: int
+
+
+_KILLS = (
+    None,
+    None,
+    Kill("cwtuS", 250),
+    Kill("cwtuS", 250),
+    Kill("s", 60),  # before a flush: a commit may be complete, and only in memory
+    Kill("t", 12),  # when something was cut off: with a rollback journal that is the commit itself
+)
 _ENTRY = struct.Struct("=c3xIIIq")
 _WHATS = {b"c": "create", b"u": "delete", b"w": "write", b"t": "resize", b"s": "flush", b"S": "flushed", b"m": "mark"}
 
@@ -62,7 +81,8 @@ def record(directory: Path, mode: str, chance: random.Random) -> bytes:
     seed = chance.randrange(10**9)
     left: list[str] = []
     for stage, rivals in enumerate((chance.choice((1, 2)), 1, 1), 1):
-        kill = chance.randrange(10, 250) if stage < 3 and chance.random() < 0.6 else 0
+        kill = chance.choice(_KILLS) if stage < 3 else None
+        after = chance.randrange(1, kill.at_most) if kill is not None else 0
         tasks = []
         alone = rivals == 1  # so that no two that live write to one order, whose marks would then tell of no order
         for rival in range(rivals):
@@ -80,12 +100,12 @@ def record(directory: Path, mode: str, chance: random.Random) -> bytes:
                     slow_reader=chance.random() < 0.3 and mode.startswith("wal"),
                 )
             )
-        left = _run(directory, tasks, kill)
+        left = _run(directory, tasks, kill, after)
     return (directory / "log").read_bytes()
 
 
-def _run(directory: Path, tasks: Sequence[Task], kill: int) -> list[str]:
-    """Run processes at once, the first of which may be killed; return the orders that it leaves."""
+def _run(directory: Path, tasks: Sequence[Task], kill: Kill | None, after: int) -> list[str]:
+    """Run processes at once, the first of which may be killed after so many operations; return what it leaves."""
     files, log = directory / "files", directory / "log"
     files.mkdir(exist_ok=True)
     environment = {
@@ -97,7 +117,7 @@ def _run(directory: Path, tasks: Sequence[Task], kill: int) -> list[str]:
     }
     processes = []
     for number, task in enumerate(tasks):
-        own = {"RECORDER_KILL": str(kill)} if kill and not number else {}
+        own = {"RECORDER_KILL": str(after), "RECORDER_KILL_KINDS": kill.kinds} if kill and not number else {}
         arguments = [str(files / DATABASE), str(files / "marks"), json.dumps(task._asdict())]
         command = [sys.executable, "-m", "power_loss.worker", *arguments]
         processes.append(subprocess.Popen(command, env={**environment, **own}))
