@@ -29,11 +29,14 @@ from dotmac_workflows import (
     verification,
     verify,
 )
+from dotmac_workflows._core import codec
+from dotmac_workflows._core.events import Draft, Settings, WorkflowStarted
 from dotmac_workflows._run import journal
-from dotmac_workflows._run.journal import digest_of
-from dotmac_workflows.persistence import Header
+from dotmac_workflows._run.journal import check_digests, digest_of, read_state
+from dotmac_workflows.persistence import Header, Record
 from dotmac_workflows.persistence.sqlite import _schema
 from dotmac_workflows.testing._judge import Violation
+from dotmac_workflows.values import Codec
 from scripted import Scripted, ran
 from sqlite_stores import append
 
@@ -398,7 +401,10 @@ class TestRecordsOfOthers:
                 '{"step":"b","position":0,"visit":1,"attempt":1}',
                 "no step 'b' at place 0 of the plan",
             ),
+            ("step_started", '{"step":"a","position":0,"visit":2,"attempt":1}', "it was not the turn of step 'a'"),
             ("approved", '{"actor":null,"data":{}}', "no gate was open"),
+            ("approval_requested", '{"step":"b"}', "no step had asked for it"),
+            ("retried", '{"actor":null,"from_index":0}', "the run had not failed"),
             ("rollback_step_succeeded", '{"result":{"success":true,"step":"b"}}', "no rollback step was running"),
             ("workflow_started", '{"$":["tuple",[]]}', "must be an object"),
         ],
@@ -413,6 +419,24 @@ class TestRecordsOfOthers:
             assert words in str(caught.value)
             assert "record 7" in str(caught.value)
         assert rows(path, "order-1") == before
+
+
+def test_a_text_that_was_never_written_has_no_digest_not_even_an_empty_one() -> None:
+    with pytest.raises(JournalCorruptError, match=r"record 1 \('paused'\) does not match its digest"):
+        check_digests("order-1", [Record(1, "paused", 0, '{"\ud800":0}', "")])
+
+
+@pytest.mark.parametrize("place", [-1, 3])
+async def test_a_run_cannot_begin_or_go_on_beyond_its_plan(place: int, path: Path) -> None:
+    add_record(path, "order-3", "retried", f'{{"actor":null,"from_index":{place}}}')
+    async with SQLitePersistence(path) as store:
+        with pytest.raises(JournalCorruptError, match=f"there is no place {place} in the plan"):
+            await Scripted.load("order-3", store)
+    draft = Draft(WorkflowStatus.PAUSED, place, (), None, None, "none")
+    plan = WorkflowStarted(0, "run", "Scripted", ("a", "b"), Settings(), {}, draft)
+    kind, body = codec.encode(plan, Codec())
+    with pytest.raises(JournalCorruptError, match=f"a draft of 2 steps stands at {place}"):
+        read_state("order-1", [Record(1, kind, 0, body, "")], Codec())
 
 
 class TestFlippedBits:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from damage.rows import WORKFLOW_ID, Fuzzed, fuzz, journals
+from damage.rows import WORKFLOW_ID, Fuzzed, fuzz, has_digest, journals
 from dotmac_workflows import (
     InMemoryPersistence,
     JournalCorruptError,
@@ -158,7 +158,7 @@ class Fuzzer:
         for file in self._directory.iterdir():
             file.unlink()
         self._run(_make(path))
-        rows = [record for record in fuzzed.records if not _splits(record)]
+        rows = [record for record in fuzzed.records if has_digest(record)]
         with contextlib.closing(sqlite3.connect(path)) as database:
             header = (WORKFLOW_ID, "Order", "running", len(rows))
             database.execute("INSERT INTO workflows VALUES (?, ?, ?, ?, NULL, 0, 0, 0, NULL, NULL, NULL)", header)
@@ -212,15 +212,6 @@ async def _rows(store: SQLitePersistence) -> list[Record]:
         return await store.read(WORKFLOW_ID)
     except JournalCorruptError:
         return []
-
-
-def _splits(record: Record) -> bool:
-    """Tell whether it holds what SQLite's texts cannot: half of a pair of surrogates."""
-    try:
-        "".join((record.kind, record.body, record.digest)).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 # What is tried
