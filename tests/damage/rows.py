@@ -81,7 +81,7 @@ def _change(
     record = records[place]
     match chance.randrange(12 if is_sealed else 14):
         case 0 | 1 | 2 | 3:
-            records[place] = record._replace(body=json.dumps(_other(chance, _value(record.body))))
+            records[place] = record._replace(body=_with_other(chance, record.body))
         case 4 | 5 | 6:
             records[place] = record._replace(body=chance.choice(GARBLINGS)(chance, record.body))
         case 7:
@@ -101,13 +101,6 @@ def _change(
             records[place] = record._replace(seq=chance.choice((0, -1, record.seq + 1, record.seq - 1, 2**63 - 1)))
         case _:
             records[place] = record._replace(digest=chance.choice(("", record.digest[:-1], record.digest.upper(), "é")))
-
-
-def _value(body: str) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # it was changed already
-        return {}
 
 
 # Bodies
@@ -170,6 +163,13 @@ STRANGE: tuple[Any, ...] = (
 
 KINDS = ("", "Step_Succeeded", "step_succeeded ", "step_teleported", "\x1b[2J", "étape", "x" * 5000)
 INSTANTS = (0, -1, 1, 2**62, -(2**62), 2**63 - 1, -(2**63), 253_402_300_800_000_000, -62_135_596_800_000_001)
+
+
+def _with_other(chance: random.Random, body: str) -> str:
+    try:
+        return json.dumps(_other(chance, json.loads(body)))
+    except (ValueError, RecursionError):  # it was changed already, into what is no JSON, or none that can be written
+        return json.dumps(chance.choice(STRANGE))
 
 
 def _other(chance: random.Random, value: Any) -> Any:
