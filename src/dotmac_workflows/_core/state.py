@@ -128,10 +128,13 @@ def replay(workflow_id: str, events: Iterable[Event]) -> RunState:
 
 
 def _check_place(state: RunState, event: StepStarted | RollbackStepStarted) -> None:
-    """Refuse a step that is not in the plan where it says; `decide` takes every step from there."""
+    """Refuse a step that is not in the plan where it says, or not next; `decide` takes every step from there."""
     place = event.position
     if not 0 <= place < len(state.steps) or state.steps[place] != event.step:
         raise _misfit(state, event, f"there is no step {event.step!r} at place {place} of the plan")
+    is_next = place == state.index and state.status is WorkflowStatus.RUNNING and not state.gated
+    if type(event) is StepStarted and not is_next:
+        raise _misfit(state, event, f"it was not the turn of step {event.step!r}")
 
 
 def _misfit(state: RunState, event: Event, why: str) -> JournalCorruptError:
@@ -159,6 +162,8 @@ def _workflow_started(state: RunState, event: WorkflowStarted) -> None:
 
 def _sow(state: RunState, draft: Draft) -> None:
     """Begin where a caller's hand-made state says."""
+    if not 0 <= draft.current_step_index <= len(state.steps):
+        raise ValueError(f"a draft of {len(state.steps)} steps stands at {draft.current_step_index}")
     if draft.status is not WorkflowStatus.PENDING:
         state.status = draft.status
     state.index = draft.current_step_index
@@ -240,6 +245,8 @@ def _step_interrupted(state: RunState, event: ev.StepInterrupted) -> None:
 
 
 def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
+    if not state.gated:
+        raise _misfit(state, event, "no step had asked for it")
     state.gated = False
     state.gates += 1
     state.gate = state.gates
@@ -380,6 +387,10 @@ def _ended(status: WorkflowStatus) -> Callable[[RunState, Event], None]:
 
 
 def _retried(state: RunState, event: ev.Retried) -> None:
+    if state.status is not WorkflowStatus.FAILED or state.gated or state.in_flight or state.undoing:
+        raise _misfit(state, event, "the run had not failed")
+    if not 0 <= event.from_index <= len(state.steps):
+        raise _misfit(state, event, f"there is no place {event.from_index} in the plan")
     if state.rollback_status == "done":
         state.results = []
     elif state.results and not state.results[-1].success:
