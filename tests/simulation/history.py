@@ -201,13 +201,12 @@ class History:
         self.shared = InMemoryPersistence()
         self.timeline: list[str] | None = [] if timeline else None
         self.faults = Faults(chance, chance.choice((0, 0.02, 0.05, 0.15)), self.counts)
-        self._names: dict[int, str] = {}
         self._skewed = chance.random() < 0.3
         self._boots = chance.choice((1, 2, 5))
         self._drivers = chance.randint(2, 5)
-        self._quiet_from = chance.randint(50, 500)
+        self._quiet_from = chance.randint(40, 300)
         strikes = chance.choice((0, 0, 1, 2, 4))
-        self._strikes = sorted(chance.randrange(self._quiet_from) for _ in range(strikes))
+        self._strikes = sorted(chance.randrange(100) for _ in range(strikes))
         self._roles: dict[Process, Role] = {}
         self._untroubled = not (self.faults.rate or strikes or self._skewed)
         self._leaving: list[Process] = []

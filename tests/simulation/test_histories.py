@@ -226,7 +226,7 @@ def let_go_without_having_it(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: dict[Plant, str] = {
-    without_fencing: "invariant 4 stale token|.* is damaged: record .* no step was running",
+    without_fencing: "invariant 4 stale token|.* is damaged: record .* cannot follow",
     without_a_token_in_the_store: "invariant 4 stale token",
     without_expiry: "invariant 3 one driver",
     early_expiry: "invariant 3 one driver",
