@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from operator import attrgetter
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from dotmac_workflows._core import commands
 from dotmac_workflows._core.actions import RunRollback, RunStep, Wait
@@ -52,8 +52,8 @@ STOPS: tuple[Behaviour, ...] = (
 )
 CANCELS: tuple[Behaviour, ...] = ("cancel", "cancel_fail", "interrupt")
 GATES: tuple[Behaviour, ...] = ("approve", "pause_approve", "reject", "cancel_at_gate")
-NAMES = ("reserve", "book", "reserve", "send", "book")
-"""Two come twice."""
+NAMES = ("reserve", "book", "reserve", "send", "book", "pay", "send", "ship", "bill", "book", "tell", "close")
+"""Some come more than once."""
 MIXED = 3
 """Up to so many steps are undone in every mix of ways; see `_undoings`."""
 LONG = 400
@@ -94,6 +94,9 @@ class World:
         script: What happens to it.
         schedule: The numbers of the points at which the driver is lost, from 0.
     """
+
+    host: "type[SimulatedHost]"
+    """What drives in it."""
 
     def __init__(self, script: Script, schedule: Iterable[int] = ()) -> None:
         self.script = script
@@ -180,7 +183,7 @@ class World:
         elif behaviour == "cancel_at_gate":
             facts = commands.cancel(state, now, None, None)
         else:
-            facts = commands.approve(state, now, {"step": state.index}, "approver@example.com", state.gate)
+            facts = commands.approve(state, now, self.data(state.index), "approver@example.com", state.gate)
         if state.index % 2:
             self.outside(facts)
             return self.state(), []
@@ -193,14 +196,18 @@ class World:
     def _take_over(self, state: RunState, facts: list[Event]) -> None:
         self._drivers += 1
         driver = f"driver-{self._drivers}"
-        coroutine = drive(SimulatedHost(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
+        coroutine = drive(self.host(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
         try:
             coroutine.send(None)
         except StopIteration as end:
             if end.value != self._folded:
                 raise Violation(f"invariant 12 fold: live {end.value} is not folded {self._folded}") from None
         except Crash:
-            self.judge.crashed()
+            self.lost(driver)
+
+    def lost(self, driver: str) -> None:
+        """A driver was lost."""
+        self.judge.crashed()
 
     # The store, and the points.
 
@@ -212,7 +219,7 @@ class World:
         """Return what the journal amounts to, for one caller to own."""
         if self._folded is None:
             self._folded = replay("simulated", self.journal)
-        return _owned(self._folded)
+        return owned(self._folded)
 
     def append(self, events: list[Event], version: int) -> None:
         self.judge.committed(events, version)
@@ -237,6 +244,10 @@ class World:
 
     # The user's code.
 
+    def data(self, position: int) -> dict[str, Any]:
+        """Return what a step answers, or an approver adds."""
+        return {"at": position}
+
     def run_step(self, action: RunStep) -> Event:
         started = action.started
         self._act("forward", action)
@@ -244,7 +255,7 @@ class World:
         fails = behaviour in ("fail", "cancel_fail")
         error = "declined" if fails else None
         asks = behaviour in GATES
-        result = WorkflowResult(not fails, started.step, {"at": started.position}, error, requires_approval=asks)
+        result = WorkflowResult(not fails, started.step, self.data(started.position), error, requires_approval=asks)
         if behaviour in CANCELS or behaviour.startswith("pause"):
             self.point()
             self._interfere(started.position, behaviour)
@@ -304,6 +315,8 @@ class SimulatedHost:
         return [world.run_step(action) if isinstance(action, RunStep) else world.run_rollback(action)]
 
 
+World.host = SimulatedHost
+
 # Copies.
 
 _Thing = TypeVar("_Thing", World, Judge)
@@ -319,7 +332,7 @@ def _with_its_own(thing: _Thing) -> _Thing:
     return other
 
 
-def _owned(state: RunState) -> RunState:
+def owned(state: RunState) -> RunState:
     """Return another state that is equal, and shares nothing that a fold changes."""
     other = RunState(*_values(state))
     other.results = state.results.copy()
