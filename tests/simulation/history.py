@@ -362,11 +362,22 @@ class History:
         true = self.watch.shown[before if answer is None else 0 :]
         if run is not None and shown_by(run) not in true:
             raise Violation(f"invariant 10 seen: {what} left {shown_by(run)} to be seen, which is none of {true}")
-        if type(answer) is WorkflowExecutionError:
-            self.counts["refused"] += 1
-        elif isinstance(answer, LeaseLostError):
-            self.counts["leases lost"] += 1
+        self._hold_refusal(process, answer)
         return answer
+
+    def _hold_refusal(self, process: Process, answer: Exception | None) -> None:
+        """Hold what a driver was refused for against what is so."""
+        state = self.watch.state
+        if isinstance(answer, LeaseLostError):
+            self.counts["leases lost"] += 1
+            if state.token is not None and state.owner == process.owner:
+                raise Violation(f"invariant 3 told: {answer!r}, but {process.owner} still has it")
+        elif type(answer) is WorkflowExecutionError:
+            self.counts["refused"] += 1
+            if "already running" in str(answer) and self.watch.may_take(process):
+                raise Violation(f"invariant 3 told: {answer!r}, but nobody had it")
+        elif isinstance(answer, WorkflowExecutionError) and not isinstance(answer, AlreadyDecidedError):
+            raise answer
 
     async def _decide(self, process: Process, store: Store) -> None:
         """Decide gates, always alike, or cancel; by what was seen some time before."""
@@ -487,7 +498,7 @@ class History:
             seen = str(actor).rpartition(":")[2]
             if verdict != "cancelled" and seen != str(gate) and not seen.startswith("late"):
                 raise Violation(f"invariant 8 one decision: gate {gate}, of {step}, was {verdict} by {actor}")
-        if self._untroubled and self.counts["takeovers"]:
+        if self._untroubled and (self.counts["takeovers"] or self.counts["leases lost"]):
             raise Violation("invariant 3 one driver: a run was taken over from a driver whom nothing had kept from it")
         self.counts["gates"] += len(state.decisions)
         self.counts[f"ended {state.status}"] += 1

@@ -59,6 +59,10 @@ class Watch:
         free = held is None or held.expires_at * 1000 <= process.time_ns() or self._is_dead(process, held)
         self._seen[process.pid] = held, free
 
+    def may_take(self, process: Process) -> bool:
+        """Tell whether the lease was free when a process looked last."""
+        return self._seen[process.pid][1]
+
     @staticmethod
     def _is_dead(process: Process, held: Lease) -> bool:
         """Tell whether a process can know that the driver of a lease is gone."""

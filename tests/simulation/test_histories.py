@@ -89,6 +89,10 @@ def early_expiry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lease, "is_free", lambda held, now: rightly(held, now + 1_000_000))
 
 
+def a_lease_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lease, "is_free", lambda held, now: held is None)
+
+
 def without_a_heartbeat(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalHost, "_arm_heartbeat", lambda self: None)
 
@@ -231,6 +235,7 @@ FAULTS: dict[Plant, str] = {
     without_a_token_in_the_store: "invariant 4 stale token",
     without_expiry: "invariant 3 one driver",
     early_expiry: "invariant 3 one driver",
+    a_lease_for_ever: "invariant 3 told",
     without_a_heartbeat: "invariant 3 one driver",
     a_conflict_is_a_success: "invariant 8 told",
     a_refused_decision_is_written: "invariant",
