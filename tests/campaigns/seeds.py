@@ -1,6 +1,7 @@
 """What campaigns are alike in whose every case is drawn by a seed of its own: the first seed, and those after it."""
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import random
@@ -8,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Campaign(NamedTuple):
     """Plays the case of a seed, and counts what happened."""
     show: Callable[[int], None]
     """Plays it too, and prints what happens in it, whether it breaks a promise or not."""
-    within: Callable[[], AbstractContextManager[None]] = nullcontext
+    within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     """Where both are called."""
 
 
@@ -72,13 +72,13 @@ def _play_all(campaign: Campaign, count: int, seed: int, jobs: int) -> int:
     began = time.monotonic()
     batches = (range(first, min(first + _BATCH, seed + count)) for first in range(seed, seed + count, _BATCH))
     counts: Counter[str] = Counter()
-    if jobs == 1:
-        for batch in batches:
-            counts.update(_play(campaign, batch))
-    else:
-        with multiprocessing.Pool(jobs) as pool:
-            for some in pool.imap_unordered(partial(_play, campaign), batches):
-                counts.update(some)
+    with contextlib.ExitStack() as stack:
+        players = stack.enter_context(multiprocessing.Pool(jobs)).imap_unordered if jobs > 1 else map
+        for some in players(partial(_play, campaign), batches):
+            before = 10 * counts[campaign.cases] // count
+            counts.update(some)
+            if before < 10 * counts[campaign.cases] // count < 10:
+                print(f"{counts[campaign.cases]} {campaign.cases} so far", flush=True)
     elapsed, played = time.monotonic() - began, counts.pop(campaign.cases)
     print(", ".join(f"{times} {kind}" for kind, times in sorted(counts.items())))
     print(f"{played} {campaign.cases} in {elapsed:.0f} s, {played / elapsed:.0f} a second; no promise was broken")
