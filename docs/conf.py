@@ -48,8 +48,8 @@ GOOGLE_STYLE = napoleon.Config(napoleon_use_rtype=False)
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", "[a-z_]+"),
-    ("py:.*", r"(asyncio|builtins|collections|datetime|decimal|enum|logging|os|types|typing|uuid)\..*"),
-    ("py:class", r"(dotmac_workflows\.\w+\.)?T|datetime"),
+    ("py:.*", r"(asyncio|builtins|collections|contextlib|datetime|decimal|enum|logging|os|types|typing|uuid)\..*"),
+    ("py:class", r"(dotmac_workflows\.[\w.]+\.)?(T|W|Result)|datetime"),
 ]
 
 # Looks

@@ -61,11 +61,11 @@ class Company:
         INSERT INTO lines VALUES ('line-1', 'good'), ('line-2', 'good'), ('line-3', 'good'), ('line-4', 'faulty');
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=30, uri=True)
         db.execute("BEGIN IMMEDIATE")
         if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             for statement in self.SCHEMA.split(";"):
@@ -202,6 +202,9 @@ class ServiceOrder(Workflow):
         return self._send(db, "your service is ready")
 
     def undo_notify(self, db: sqlite3.Connection) -> Answer:
+        # A crash may have left it unknown whether anything was sent, if the order was cancelled meanwhile.
+        if not db.execute("SELECT 1 FROM notifications WHERE order_id = ?", (self.workflow_id,)).fetchone():
+            return {"said": "nothing was sent"}
         return self._send(db, "your service was taken back")
 
     def _send(self, db: sqlite3.Connection, text: str) -> Answer:

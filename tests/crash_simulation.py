@@ -52,8 +52,8 @@ STOPS: tuple[Behaviour, ...] = (
 )
 CANCELS: tuple[Behaviour, ...] = ("cancel", "cancel_fail", "interrupt")
 GATES: tuple[Behaviour, ...] = ("approve", "pause_approve", "reject", "cancel_at_gate")
-NAMES = ("reserve", "book", "reserve", "send", "book", "pay", "send", "ship", "bill", "book", "tell", "close")
-"""Some come more than once."""
+NAMES = ("reserve", "book", "reserve", "send", "book", "bill", "send", "reserve", "file", "bill", "send", "close")
+"""Most come more than once."""
 MIXED = 3
 """Up to so many steps are undone in every mix of ways; see `_undoings`."""
 LONG = 400

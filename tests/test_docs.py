@@ -2,8 +2,9 @@
 
 The snippets of one page are one program, in the order of the page, and may await at top level. What stands before a
 block says more of it: ``<!-- output -->``, what the page's snippets have printed since the last one; ``<!-- file: NAME
--->``, a file that the reader saves; ``<!-- run -->``, commands that the reader gives; ``<!-- from: PATH -->``, a part
-of that file of the project, which is tested where it is.
+-->``, a file that the reader saves; ``<!-- edit: NAME -->``, lines of it that the reader changes; ``<!-- run -->``,
+commands that the reader gives, in a folder where the examples are; ``<!-- from: PATH -->``, a part of that file of the
+project, which is tested where it is.
 """
 
 import ast
@@ -39,6 +40,10 @@ RUN = "<!-- run -->"
 COMMAND_LINE = "import sys; from dotmac_workflows.cli import main; sys.argv[0] = 'dotmac-workflows'; sys.exit(main())"
 PROGRAMS = f"""\
 python() {{ exec '{sys.executable}' "$@"; }}
+pytest() {{
+    export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+    exec '{sys.executable}' -m pytest -p dotmac_workflows.integrations.pytest_plugin "$@"
+}}
 dotmac-workflows() {{ exec '{sys.executable}' -c "{COMMAND_LINE}" "$@"; }}"""
 
 
@@ -61,6 +66,21 @@ class Block(NamedTuple):
         """The file that the reader is to save it as."""
         marked = re.fullmatch(r"<!-- file: (\S+) -->", self.before)
         return marked and marked[1]
+
+    @property
+    def edited(self) -> str | None:
+        """The file in which the reader is to make this change."""
+        marked = re.fullmatch(r"<!-- edit: (\S+) -->", self.before)
+        return marked and marked[1]
+
+    def edit(self, text: str) -> str:
+        """Return a text with this change made."""
+        old, new = (
+            "\n".join(line[1:] for line in self.text.splitlines() if not line.startswith(left_out))
+            for left_out in ("+", "-")
+        )
+        assert text.count(old) == 1, f"{old!r} is not in {self.edited} once"
+        return text.replace(old, new)
 
     @property
     def source(self) -> str | None:
@@ -106,7 +126,9 @@ def steady(text: str) -> str:
     for pattern, stands_for in (
         (r"\d\d:\d\d:\d\d", "TIME"),
         (r"\d{4}-\d\d-\d\d", "DATE"),
-        (r"<?\d+(\.\d+)? m?s\b", "DURATION"),
+        (r"<?\d+(\.\d+)? ?m?s\b", "DURATION"),
+        (r"[\d,]+ a second", "RATE"),
+        (r"=+", "="),
         (r"by \S+ \(process \d+\)", "PROCESS"),
         (r" +", " "),
     ):
@@ -119,11 +141,20 @@ def run_page(text: str, name: str) -> list[tuple[str, str]]:
     compared = []
     printed = io.StringIO()
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    environment = {**os.environ, "PYTHONPATH": str(TOP / "src")}
+    # The plugins of pytest that are installed here have something to say of settings that a reader has not made.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TOP / "src"),
+        "COLUMNS": "80",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+    }
     with asyncio.Runner() as runner:
         for block in blocks(text):
             if block.file:
                 Path(block.file).write_text(block.text + "\n", encoding="utf-8")
+            elif block.edited:
+                file = Path(block.edited)
+                file.write_text(block.edit(file.read_text(encoding="utf-8")), encoding="utf-8")
             elif block.before == RUN:
                 for command in block.text.splitlines():
                     printed.write(run_command(command, environment))
@@ -165,6 +196,8 @@ def test_snippets_run_and_print_what_the_page_shows(
     if RUN in text and not Path("/proc/self").exists():
         pytest.skip("elsewhere than on Linux its commands have to wait for the lease of a process that was killed")
     monkeypatch.chdir(tmp_path)
+    if "examples/" in text:
+        (tmp_path / "examples").symlink_to(TOP / "examples")
     for shown, printed in run_page(text, relative(page)):
         assert steady(printed) == steady(shown)
 
@@ -222,6 +255,18 @@ def test_only_what_is_not_the_same_twice_is_made_alike() -> None:
     assert steady(one) == steady(other)
     assert steady(one) != steady(other.replace("charge", "ship"))
     assert steady("2 runs, 10 records") != steady("2 runs, 11 records")
+    assert steady("40 held (2.1 s, 1,234 a second)") == steady("40 held (12.0 s, 99 a second)")
+    assert steady("==== 1 passed in 4.67s ===") == steady("=== 1 passed in 14.67s ===")
+    assert steady("40 held (2.1 s, 1,234 a second)") != steady("41 held (2.1 s, 1,234 a second)")
+
+
+def test_an_edit_changes_a_file_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    change = "<!-- edit: said.txt -->\n```diff\n one\n-two\n+2\n three\n```\n"
+    run_page(f"<!-- file: said.txt -->\n```text\nzero\none\ntwo\nthree\n```\n\n{change}", "page")
+    assert Path("said.txt").read_text() == "zero\none\n2\nthree\n"
+    with pytest.raises(AssertionError, match="is not in said.txt once"):
+        run_page(change, "page")
 
 
 def test_the_readme_shows_real_output() -> None:

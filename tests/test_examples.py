@@ -342,3 +342,18 @@ async def test_the_custom_persistence_deletes(tmp_path: Path) -> None:
     store, _ = await run_report(tmp_path)
     assert [await store.delete("report-1"), await store.delete("report-1")] == [True, False]
     assert await store.read("report-1") == []
+
+
+def test_nobody_is_told_that_a_service_was_taken_back_who_was_told_nothing_of_it(tmp_path: Path) -> None:
+    """Which a proof of the example found: a cancel and a crash leave it unknown whether a step had its effect."""
+    example = load("provisioning")
+    company = example.Company(tmp_path / "company.db")
+    order = example.ServiceOrder("order-1", metadata={"customer": "customer@example.com"}, company=company)
+    assert company.once("key-1", order.undo_notify) == {"said": "nothing was sent"}
+    assert company.rows("SELECT text FROM notifications") == []
+    company.once("key-2", order.notify)
+    company.once("key-3", order.undo_notify)
+    assert company.rows("SELECT text FROM notifications ORDER BY number") == [
+        ("your service is ready",),
+        ("your service was taken back",),
+    ]

@@ -1,6 +1,6 @@
 """Imports point one way, and nothing but the standard library is needed.
 
-    integrations, cli, testing -> base -> _run -> {_core, persistence} -> {result, status, types, errors, values}
+    pytest_plugin, cli -> testing -> integrations -> base -> _run -> {_core, persistence} -> {result, status, ...}
 
 Pictures stand beside `_run`: base and cli draw, and what draws sees results and rows alone.
 
@@ -24,9 +24,11 @@ FACE = "__init__"  # the package itself: what `from dotmac_workflows import ...`
 UP_TO_RUN = LEAVES | {"_core", "persistence", "_run"}
 UP_TO_BASE = UP_TO_RUN | {"pictures", "base", "_verbs", "_view", "_checks"}
 ABOVE_BASE = UP_TO_BASE | {"recovery", "verification"}
-TOP = frozenset({"integrations", "cli", "testing"})
+PLUGIN = "integrations.pytest_plugin"
+TOP = frozenset({"integrations", "testing", "cli", PLUGIN})
 
-# Which top-level modules each one may import; a new one has to be given its place here.
+# Which top-level modules each one may import; a new one has to be given its place here. A module further down may have
+# a place of its own.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, LEAVES),
     "_core": LEAVES | {"_core"},
@@ -41,8 +43,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "recovery": UP_TO_BASE | {"_listing"},
     "verification": UP_TO_RUN | {"_listing"},
     FACE: ABOVE_BASE,
-    **{top: ABOVE_BASE | {top, FACE} for top in TOP},
+    "integrations": ABOVE_BASE | {"integrations", FACE},
     "testing": ABOVE_BASE | {"testing", FACE, "integrations"},  # each only where its extra is installed
+    "cli": ABOVE_BASE | {"cli", FACE, "testing"},
+    PLUGIN: frozenset({"testing"}),
     "__main__": frozenset({"cli"}),
 }
 
@@ -66,9 +70,14 @@ class Module(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """The top-level module that it is, or is part of."""
-        parts = self.name.split(".")
-        return parts[1] if len(parts) > 1 else FACE
+        """The top-level module that it is, or is part of, or the one below with a place of its own."""
+        return unit_of(self.name.split(".")[1:])
+
+
+def unit_of(parts: list[str]) -> str:
+    """Return which entry of MAY_IMPORT a name in the package belongs to; a new top-level module: itself."""
+    own = ".".join(parts[:2])
+    return own if own in MAY_IMPORT else parts[0] if parts else FACE
 
 
 def modules() -> list[Module]:
@@ -131,14 +140,14 @@ def offences(module: Module) -> list[str]:
     for line, target in imported(module):
         first, *rest = target.split(".")
         if first == PACKAGE:
-            unit = rest[0] if rest and rest[0] in MAY_IMPORT else FACE
+            unit = unit_of(rest) if unit_of(rest) in MAY_IMPORT else FACE
             if unit not in allowed:
                 found.append(f"{module.name}:{line} imports {target}: {module.unit} may not import {unit}")
         elif target == "?":
             if module.unit not in TOP:
                 found.append(f"{module.name}:{line} imports a name computed at run time")
         elif first not in sys.stdlib_module_names:
-            if module.unit != "integrations":
+            if not module.unit.startswith("integrations"):
                 found.append(f"{module.name}:{line} imports {target}, which is not in the standard library")
         elif module.unit == "_core" and first not in PURE_STANDARD_LIBRARY:
             found.append(f"{module.name}:{line} imports {target}: _core is pure")
@@ -192,6 +201,8 @@ def test_imports_point_one_way(module: Module) -> None:
         ("base", "import attrs"),
         ("_verbs", "from .cli import main"),
         ("testing.prove", "from ..cli import main"),
+        ("testing.prove", "from ..integrations.pytest_plugin import Prove"),
+        ("integrations.wall_clock", "from ..testing import prove"),
     ],
 )
 def test_a_planted_arrow_is_caught(name: str, source: str) -> None:
@@ -210,6 +221,9 @@ def test_a_planted_arrow_is_caught(name: str, source: str) -> None:
         ("base", "def f():\n    from .pictures import to_mermaid"),
         ("cli.app", "from .. import Workflow\nimport importlib\nimportlib.import_module(given)"),
         ("integrations.web", "import starlette\nfrom dotmac_workflows import Workflow"),
+        ("integrations.pytest_plugin", "import pytest\ndef f():\n    from ..testing import prove"),
+        ("testing.prove", "from ..integrations.wall_clock import WallClock"),
+        ("cli.prove", "from ..testing import prove"),
         ("__main__", "from .cli import main"),
     ],
 )

@@ -68,8 +68,9 @@ def test_the_names_of_persistence_are_these() -> None:
     assert sorted(persistence.__all__) == sorted(PERSISTENCE)
 
 
-def test_the_names_of_testing_hold_the_clock() -> None:
-    assert "FakeClock" in testing.__all__
+def test_the_names_of_testing_hold_the_clock_and_the_contract_of_a_backend() -> None:
+    names = "CheckedClause FakeClock PersistenceContractError PersistenceReport check_persistence"
+    assert set(names.split()) <= set(testing.__all__)
 
 
 @pytest.mark.parametrize("module", ["dotmac_workflows", "dotmac_workflows.persistence", "dotmac_workflows.testing"])

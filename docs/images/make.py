@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import provisioning
-
 from dotmac_workflows import InMemoryPersistence, Runtime, WorkflowResult
 from dotmac_workflows.pictures import timeline_svg
 from dotmac_workflows.testing import FakeClock

@@ -35,7 +35,9 @@ def test_which_commands_have_the_shared_options() -> None:
         named = {name for name in re.findall(r"`([a-z-]+)`", row) if not name.startswith("--")}
         assert named == {name for name, parser in commands().items() if option in options(parser)}
     for name, parser in commands().items():
-        assert {"--db", "--debug"} & options(parser) == ({"--debug"} if name == "demo" else {"--db", "--debug"})
+        assert {"--db", "--debug"} & options(parser) == (
+            {"--debug"} if name in ("demo", "prove") else {"--db", "--debug"}
+        )
 
 
 def test_exit_codes() -> None:

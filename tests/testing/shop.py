@@ -32,6 +32,9 @@ class Shop:
             self.stock -= 1
             self._held.add(order)
 
+    def holds(self, order: str) -> bool:
+        return order in self._held
+
     def release(self, order: str, key: str | None) -> None:
         if self._once(key) and order in self._held:
             self._held.remove(order)
@@ -90,7 +93,10 @@ class Order(Workflow):
         return WorkflowResult(True, step)
 
     def do_reserve(self, key: str | None) -> None:
-        self.shop.reserve(self.workflow_id, key)
+        if self.fault != "looks instead":
+            self.shop.reserve(self.workflow_id, key)
+        elif not self.shop.holds(self.workflow_id):
+            self.shop.reserve(self.workflow_id, None)
 
     def undo_reserve(self, key: str | None) -> None:
         self.shop.release(self.workflow_id, key)

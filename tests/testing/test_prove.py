@@ -127,6 +127,19 @@ def test_a_fault_is_caught_and_told(
     assert str(once_more.value) == str(told)
 
 
+def test_a_process_that_was_frozen_acts_late_and_looking_does_not_help() -> None:
+    late = "fail:charge freeze@2"
+    with pytest.raises(ProofError) as caught:
+        prove(scenario("looks instead"), only=late)
+    assert caught.value.headline == (
+        "Step 'charge' fails; then the process is frozen past its lease before step 'reserve' ran. Step 'reserve' ran "
+        "again, with the same idempotency key."
+    )
+    assert caught.value.details == ("the world shows  stock is 4", "and should show  stock is 5")
+    assert caught.value.advice.startswith("Step 'reserve' ran once more in a process that had been frozen")
+    prove(scenario(), only=late)
+
+
 def test_under_one_key_a_step_must_ask_for_the_same_again() -> None:
     with pytest.raises(ProofError) as caught:
         prove(scenario("random amount"))
@@ -164,6 +177,19 @@ def test_a_check_that_fails_is_told_with_its_line() -> None:
     assert caught.value.schedule == "clean"
     assert caught.value.details[0].startswith('the check says assert shop.stock == 5, "nothing may leave the shelf"')
     assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_what_is_observed_may_be_a_dictionary() -> None:
+    with pytest.raises(ProofError) as caught:
+        prove(scenario("no rollback", observe=lambda shop: {"paid": {"in all": sum(shop.charges)}}))
+    assert caught.value.details[0] == "the world shows  paid['in all'] is 50"
+
+
+def test_a_scenario_has_the_name_of_its_workflow_or_its_own() -> None:
+    with pytest.raises(ProofError, match="^Order does not hold"):
+        prove(scenario("state"))
+    with pytest.raises(ProofError, match="^selling does not hold"):
+        prove(scenario("state", name="selling"))
 
 
 def test_observe_says_what_counts() -> None:
@@ -376,6 +402,12 @@ def test_a_rollback_that_is_retried_has_another_key() -> None:
     assert caught.value.advice.startswith("The rollback of 'charge' was retried: it had another visit")
 
 
+def test_who_finds_that_the_frozen_process_came_first_is_told_so_and_that_is_well() -> None:
+    """Two retry the rollback, and the one that was frozen wakes and does it all before the other has begun."""
+    report = prove(scenario(), only="fail:charge undo-fails:reserve freeze@16 wake@17")
+    assert report.rounds == (("the schedule asked for", 1, 1),)
+
+
 # What cannot be proved.
 
 
@@ -429,6 +461,12 @@ def test_wrong_options_are_told(options: dict[str, Any], says: str) -> None:
 def test_one_schedule_runs_alone() -> None:
     report = prove(scenario(), only="fail:ship crash@12 crash@20")
     assert (report.schedules, report.rounds[-1].name) == (3, "the schedule asked for")
+
+
+@pytest.mark.parametrize("schedule", ["fail:pay", "fail:ship:2", "clean crash@999", "undo-fails:ship"])
+def test_a_schedule_of_another_scenario_is_told(schedule: str) -> None:
+    with pytest.raises(WorkflowConfigurationError, match=f"{schedule.split()[-1]} did not come to pass"):
+        prove(scenario(), only=schedule)
 
 
 def test_what_is_left_out_is_said() -> None:

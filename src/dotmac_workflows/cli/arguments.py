@@ -56,10 +56,17 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     _add_running(add)
     _add_looking(add)
     _add_recording(add)
+    _add_proving(add)
     return parser
 
 
 _Add = Callable[..., argparse.ArgumentParser]
+
+
+def _prove(context: Context) -> int:
+    from .prove import prove  # which no other command has to wait for
+
+    return prove(context)
 
 
 def _demo(context: Context) -> int:
@@ -89,6 +96,21 @@ def _add_running(add: _Add) -> None:
     command = add("recover", run.recover_all, "carry on every run that is due and that nobody drives", json=True)
     command.add_argument("workflows", metavar="MODULE:CLASS", nargs="+", help=_CLASS)
     command.add_argument("--concurrency", type=_positive, default=10, metavar="N", help="so many at once; default 10")
+
+
+def _add_proving(add: _Add) -> None:
+    command = add("prove", _prove, "run a workflow under every schedule of crashes and failures", json=True, db=False)
+    command.add_argument(
+        "scenario",
+        metavar="MODULE:SCENARIO",
+        help="the dotmac_workflows.testing.Scenario: MODULE:NAME, or FILE.py:NAME; or a function that returns one",
+    )
+    command.add_argument("--budget", type=_positive, default=10_000, metavar="N", help="at most N; default 10000")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="what a budget draws by; default 0")
+    command.add_argument("--schedule", metavar="TEXT", help='run just this one again, such as "clean crash@10"')
+    command.add_argument(
+        "--without", action="append", default=[], metavar="KIND", help="leave out crash, rival, freeze, pair, clock ..."
+    )
 
 
 def _add_looking(add: _Add) -> None:

@@ -21,7 +21,8 @@ INTERRUPTED = 130
 EXIT_CODES = """\
 exit codes:
     0  done: the run completed, or the command did what it says
-    1  the run failed, was rejected or was cancelled; or an unforeseen error
+    1  the run failed, was rejected or was cancelled; prove found a fault;
+       or an unforeseen error
     2  wrong as given: the arguments, the class, an input file
     3  the run waits for an approval, or is paused
     4  the database cannot be used, or what it holds is damaged

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ..base import Workflow
 from ..persistence import Header, LeaseChange, Persistence, Record
@@ -26,29 +26,61 @@ def load_workflow(spec: str) -> WorkflowMaker:
     Raises:
         CommandError: There is none of that name, or it is no workflow.
     """
+    named = find(spec, "CLASS", "shop.orders:Order")
+    if isinstance(named.found, type):
+        if issubclass(named.found, Workflow) and named.found is not Workflow:
+            return named.found
+    elif callable(named.found):
+        return cast("Callable[[str, Persistence], Workflow]", named.found)
+    known = [
+        key
+        for key, value in vars(named.module).items()
+        if isinstance(value, type) and issubclass(value, Workflow) and value.__module__ == named.module.__name__
+    ]
+    raise named.wrong("workflow", known, "give a subclass of dotmac_workflows.Workflow")
+
+
+class Named(NamedTuple):
+    """What somebody named, and where it was looked for."""
+
+    place: str
+    name: str
+    module: ModuleType
+    found: Any
+    """None: there is nothing of that name."""
+
+    def wrong(self, kind: str, known: Sequence[str], instead: str) -> CommandError:
+        """Return an error that says that this is none of a kind, and what is; or else what to give instead."""
+        what = f"{self.name} of {self.place} is no {kind}"
+        if self.found is None:
+            what = f"{self.place} has no {self.name!r}"
+        return CommandError(f"{what}; {f'its {kind}s: ' + ', '.join(known) if known else instead}.")
+
+
+def find(spec: str, kind: str, example: str) -> Named:
+    """Import what ``MODULE:NAME`` or ``FILE.py:NAME`` names.
+
+    Args:
+        spec: What was given.
+        kind: What it stands for in the usage, such as ``CLASS``.
+        example: One that could have been given.
+
+    Raises:
+        CommandError: There is no such module, or it cannot be imported.
+    """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise CommandError(f"{spec!r} names no class. Give MODULE:CLASS or FILE.py:CLASS, such as shop.orders:Order.")
-    module = _load_file(place) if place.endswith(".py") else _load_module(place)
+        raise CommandError(
+            f"{spec!r} names no {kind.lower()}. Give MODULE:{kind} or FILE.py:{kind}, such as {example}."
+        )
+    module = _load_file(place, kind) if place.endswith(".py") else _load_module(place, kind)
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, type):
-        if issubclass(found, Workflow) and found is not Workflow:
-            return found
-    elif callable(found):
-        return cast("Callable[[str, Persistence], Workflow]", found)
-    what = f"{place} has no {name!r}" if found is None else f"{name} of {place} is no workflow"
-    known = [
-        key
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Workflow) and value.__module__ == module.__name__
-    ]
-    instead = f"its workflows: {', '.join(known)}" if known else "give a subclass of dotmac_workflows.Workflow"
-    raise CommandError(f"{what}; {instead}.")
+    return Named(place, name, module, found)
 
 
-def _load_module(name: str) -> ModuleType:
+def _load_module(name: str, kind: str) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -57,17 +89,17 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise CommandError(
-                f"There is no module {error.name!r}, neither in {here} nor where Python looks. Give MODULE:CLASS, or "
-                "a path, FILE.py:CLASS."
+                f"There is no module {error.name!r}, neither in {here} nor where Python looks. Give MODULE:{kind}, "
+                f"or a path, FILE.py:{kind}."
             ) from error
         raise _broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
-def _load_file(path: str) -> ModuleType:
+def _load_file(path: str, kind: str) -> ModuleType:
     if not os.path.isfile(path):
-        raise CommandError(f"There is no file {path!r}. Give MODULE:CLASS or FILE.py:CLASS.")
+        raise CommandError(f"There is no file {path!r}. Give MODULE:{kind} or FILE.py:{kind}.")
     directory, stem = os.path.dirname(os.path.abspath(path)), os.path.basename(path).removesuffix(".py")
     if directory not in sys.path:
         sys.path.insert(0, directory)  # as Python does for a script: its neighbours can be imported

@@ -2,7 +2,8 @@
 
 A backend stores rows. It never sees a domain event and never serialises: bodies come as JSON text, ready made. Three
 methods make one (`Persistence`); `Leases`, `Queries` and `Checks` are capabilities of their own, found by looking for
-their methods, and what needs a missing one says so by name when it starts.
+their methods, and what needs a missing one says so by name when it starts. `testing.check_persistence` checks that a
+backend does all that is said here.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class Record(NamedTuple):
     at: int
     """When, in microseconds since 1970 UTC."""
     body: str
-    """The event's fields: a JSON object, ASCII only."""
+    """The event's fields: a JSON object, ASCII only. Each value in it takes 1 MiB at most, unless `Codec` says more."""
     digest: str
     """SHA-256 in hex over the digest before it and this row, so that a damaged row is noticed."""
 
@@ -98,7 +99,7 @@ class Persistence(Protocol):
             lease: None leaves the lease as it is.
 
         Raises:
-            ConcurrencyError: The stored version is another one; nothing was written.
+            ConcurrencyError: The stored version is another one, whatever the lease is; nothing was written.
             LeaseLostError: The lease in place is not the one that the change replaces; nothing was written.
             PersistenceError: The store failed, and nothing of this append is stored.
         """
@@ -143,7 +144,7 @@ class Queries(Protocol):
         after: Header | None = None,
         limit: int = 100,
     ) -> list[Header]:
-        """Return up to `limit` headers, the oldest first (by ``created_at``, then ``workflow_id``).
+        """Return up to `limit` headers, the oldest first (by ``created_at``, then ``workflow_id`` by code points).
 
         Args:
             status: Only those of this status.

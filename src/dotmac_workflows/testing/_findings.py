@@ -189,6 +189,12 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
         )
     if not schedule.faults:
         return _advice_without_faults(schedule, stage, finding)
+    if again and "freeze" in schedule.kinds():
+        return (
+            f"{_capital(again[0])} ran once more in a process that had been frozen, when another one had gone on. To "
+            "look around does not help there: only who is handed self.step_context.idempotency_key knows that it is "
+            "too late."
+        )
     unknown = any(context.outcome_unknown for _, context in stage.acts)
     if any(named.startswith("the rollback") for named in again):
         return (

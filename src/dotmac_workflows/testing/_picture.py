@@ -114,7 +114,8 @@ def _compare(shows: object, should: object, place: str, found: list[tuple[str, s
             _compare(shows[name], should[name], f"{place}.{name}" if place else name, found)
     elif isinstance(shows, dict) and isinstance(should, dict) and shows.keys() == should.keys():
         for name in shows:
-            _compare(shows[name], should[name], f"{place}[{name!r}]", found)
+            inside = f"{place}[{name!r}]" if place or not isinstance(name, str) else name
+            _compare(shows[name], should[name], inside, found)
     else:
         found.append((place, short(shows), short(should)))
 

@@ -51,6 +51,8 @@ W = TypeVar("W")
 
 _MOST_VERBS = 60  # more than any run takes: one that gets there does not end
 _MOST_POINTS = 20_000
+_OVERTAKEN = (WorkflowExecutionError, LeaseLostError, ConcurrencyError)
+"""What a process is told when another one was faster."""
 
 
 class Sleeper(NamedTuple):
@@ -123,6 +125,8 @@ class Stage(Generic[W]):
         self._froze: asyncio.Future[asyncio.Future[None]] | None = None
         self._sleepers: list[Sleeper] = []
         self._loser_told = False
+        self._woke = False
+        """Whether the frozen process went on while the verb at hand was under way, and may have come first."""
         self._runtimes: dict[int, Runtime] = {}
 
     # The play.
@@ -209,6 +213,7 @@ class Stage(Generic[W]):
     async def _live(self, process: Process, name: str, verb: Callable[[Workflow], Awaitable[object]]) -> None:
         """Have a process call a verb, and come to its end one way or another."""
         self.say(f"process {process.number}: {name}")
+        self._woke = False
         workflow = self.make(process)
         try:
             if self._freezes:
@@ -221,7 +226,9 @@ class Stage(Generic[W]):
             self._loser_told = True
             self.say("    is told that somebody else decided first")
         except BaseException as error:
-            if not process.dead:
+            if self._woke and isinstance(error, _OVERTAKEN):
+                self.say(f"    is told: {words.error(error)}")
+            elif not process.dead:
                 if isinstance(error, Broken | Violation) or not isinstance(error, Exception):
                     raise
                 raise Broken(f"{name} raised {words.error(error)}", error) from error
@@ -371,12 +378,13 @@ class Stage(Generic[W]):
         """Let the frozen process go on, to its end."""
         if not self._sleepers:
             return
+        self._woke = True
         sleeper = self._sleepers.pop()
         self.say(f"process {sleeper.process.number} wakes up and goes on")
         sleeper.thawed.set_result(None)
         await asyncio.wait({sleeper.task})
         error = sleeper.task.exception()
-        if isinstance(error, WorkflowExecutionError | LeaseLostError | ConcurrencyError):
+        if isinstance(error, _OVERTAKEN):
             self.say(f"    is told: {words.error(error)}")
         elif error is not None and not sleeper.process.dead:
             raise Broken(f"the process that was frozen raised {words.error(error)}", error)

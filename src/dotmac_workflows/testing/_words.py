@@ -56,7 +56,11 @@ def _after_append(events: list[Event]) -> str:
     match last:
         case ev.StepStarted():
             done = [e for e in events if isinstance(e, ev.StepSucceeded)]
-            so_far = f"step {done[0].result.step!r} was recorded" if done else f"the start of step {last.step!r} was"
+            so_far = (
+                f"step {done[0].result.step!r} was recorded"
+                if done
+                else f"it was recorded that step {last.step!r} begins,"
+            )
             return f"after {so_far} and before {f'step {last.step!r}' if done else 'it'} ran"
         case ev.RollbackStepStarted():
             return f"after it was recorded that the rollback of {last.step!r} begins, and before it ran"

@@ -78,7 +78,12 @@ def prove(
         raise WorkflowConfigurationError(f"prove(): {what}. A budget is at least 1, and without may name {known}.")
     proof = _Proof(scenario, budget, seed, frozenset(without), progress)
     schedule = parse(only) if only is not None else None
-    return _in_a_loop_of_its_own(lambda: proof.run(schedule))
+    __tracebackhide__ = True  # pytest shows the line of the test, and not this one
+    try:
+        return _in_a_loop_of_its_own(lambda: proof.run(schedule))
+    except ProofError as error:
+        # The way from there to here says nothing; what counts is the message, and the cause where there is one.
+        raise error.with_traceback(None) from error.__cause__
 
 
 async def prove_async(scenario: Scenario[Any], **options: Any) -> Report:
@@ -152,7 +157,7 @@ class _Proof(Generic[W]):
         with self._wall_clock:
             await self._play_courses(only)
             if only is not None:
-                await self._play(self._course_of(only), only)
+                await self._play_only(only)
                 self._rounds.append(Round("the schedule asked for", 1, 1))
             else:
                 await self._strike()
@@ -242,8 +247,6 @@ class _Proof(Generic[W]):
         await self._hold(schedule, stage, ending, expected)
         self._courses.append(course)
         self._points += len(stage.places)
-        if not self._name and stage.workflow is not None:
-            self._name = type(stage.workflow).__name__
         return course
 
     def _should_be(self, schedule: Schedule) -> Ending | None:
@@ -258,8 +261,23 @@ class _Proof(Generic[W]):
                 return next((course.ending for course in self._courses if course.schedule == rejected), None)
         return None
 
-    def _course_of(self, schedule: Schedule) -> _Course:
-        return next(course for course in self._courses if course.schedule.departures == schedule.departures)
+    async def _play_only(self, only: Schedule) -> None:
+        """Play the schedule that was asked for, after its course.
+
+        Raises:
+            WorkflowConfigurationError: The scenario has no such step, or passes fewer points.
+        """
+        clean, course = self._courses[0], self._courses[-1]
+        possible = {departure for one in self._departures(clean.events) for departure in one}
+        possible |= {Departure("undo-fails", *at) for at in _undone(course.events)}
+        missing = [str(departure) for departure in only.departures if departure not in possible]
+        stage = await self._play(course, only)
+        missing += [str(fault) for fault in only.faults if fault.kind != "wake" and fault.point >= len(stage.places)]
+        if missing:
+            raise WorkflowConfigurationError(
+                f"The schedule {str(only)!r} is of another scenario, or of this one before it was changed: "
+                f"{', '.join(missing)} did not come to pass. Prove it as a whole."
+            )
 
     # The rounds with faults.
 
@@ -324,9 +342,13 @@ class _Proof(Generic[W]):
         self._played += 1
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
-        if self._progress is not None and self._played % _EVERY == 0:
-            self._progress(self._played, max(self._planned, self._played))
+        if self._played % _EVERY == 0:
+            await asyncio.sleep(0)  # most schedules never wait: here Ctrl-C gets through
+            if self._progress is not None:
+                self._progress(self._played, max(self._planned, self._played))
         ending = await stage.play_or_broken()
+        if not self._name and stage.workflow is not None:
+            self._name = type(stage.workflow).__name__
         self._acts.update((context.phase, context.step) for _, context in stage.acts)
         if isinstance(ending, Broken):
             raise await self._found(schedule, stage, Finding("broken", [ending.what]), expected) from ending.cause

@@ -69,6 +69,8 @@ class ProofError(AssertionError):
         timeline: What happened in the run, a line each.
     """
 
+    __module__ = "dotmac_workflows.testing"  # where users import it from, and what tracebacks call it
+
     def __init__(
         self,
         scenario: str,

@@ -1,6 +1,7 @@
 """What a user tells `prove`: how to make a world and a workflow in it, and what must hold at the end."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,7 +26,7 @@ class Scenario(Generic[W]):
     run that was undone leaves the world as it found it.
     """
 
-    world: Callable[[], W]
+    world: Callable[[], W | AbstractContextManager[W]]
     """Makes a fresh world. Where it returns a context manager, that is entered, and left after the schedule."""
     workflow: Callable[[W, str, Persistence], Workflow]
     """Makes the workflow in a world: ``lambda shop, id, db: Order(id, shop, persistence=db)``. Called once for each
