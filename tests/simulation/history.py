@@ -200,15 +200,15 @@ class History:
         self.watch = Watch(ID, Judge(steps, self.script.settings), self.counts)
         self.shared = InMemoryPersistence()
         self.timeline: list[str] | None = [] if timeline else None
-        self.faults = Faults(chance, chance.choice((0, 0.02, 0.05, 0.15)), self.counts)
-        self._skewed = chance.random() < 0.3
+        self.faults = Faults(chance, chance.choice((0, 0.02, 0.05, 0.15, 0.3)), self.counts)
+        self._skew = chance.choice((0, 0, 0, 2, 20))
         self._boots = chance.choice((1, 2, 5))
         self._drivers = chance.randint(2, 5)
         self._quiet_from = chance.randint(40, 300)
-        strikes = chance.choice((0, 0, 1, 2, 4))
+        strikes = chance.choice((0, 0, 1, 2, 4, 8))
         self._strikes = sorted(chance.randrange(100) for _ in range(strikes))
         self._roles: dict[Process, Role] = {}
-        self._untroubled = not (self.faults.rate or strikes or self._skewed)
+        self._untroubled = not (self.faults.rate or strikes or self._skew)
         self._leaving: list[Process] = []
         self._calling: set[Process] = set()
 
@@ -243,7 +243,7 @@ class History:
     # The processes.
 
     def _start(self, role: Role) -> None:
-        skew = self.chance.uniform(-2, 2) if self._skewed else 0
+        skew = self.chance.uniform(-self._skew, self._skew)
         process = self.machines.start(self.chance.randrange(self._boots), skew)
 
         def note(what: str) -> None:
@@ -391,7 +391,7 @@ class History:
             run = await self._load(process, store)
             if run is None:
                 continue
-            await asyncio.sleep(self._soon(3))
+            await asyncio.sleep(self._soon(3, together=0.8))
             answer: Exception | None = LeaseLostError()
             while isinstance(answer, PersistenceError) and chance.random() < 0.8:
                 gate = run._workflow_view.gate
@@ -458,10 +458,10 @@ class History:
         elif run is not None and run.status is WorkflowStatus.PAUSED:
             await self._call(process, store, "resume", run, run.resume())
 
-    def _soon(self, most: float) -> float:
-        """Return how long to wait; often such that several who wait begin at the very same moment."""
+    def _soon(self, most: float, *, together: float = 0.4) -> float:
+        """Return how long to wait; with the chance of `together` until a moment that others wait for as well."""
         drawn = self.chance.random()
-        return 2 - self.machines.seconds % 2 if drawn < 0.4 else drawn * most
+        return 2 - self.machines.seconds % 2 if drawn < together else drawn * most
 
     # What the steps do.
 

@@ -240,7 +240,7 @@ FAULTS: dict[Plant, str] = {
     a_conflict_is_a_success: "invariant 8 told",
     a_refused_decision_is_written: "invariant",
     a_failed_append_is_lost: "invariant (1 never again|10 nothing made up)",
-    an_append_is_not_waited_for: "invariant 16 known fate",
+    an_append_is_not_waited_for: "invariant (16 known fate|5 key)",
     an_acknowledged_append_is_lost: "invariant 10 lost",
     an_outcome_is_lost_in_a_conflict: "invariant 2 one a crash",
     shown_before_it_is_stored: "invariant 10 seen",
