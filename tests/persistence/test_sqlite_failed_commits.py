@@ -14,6 +14,8 @@ from dotmac_workflows.errors import (
     PersistenceError,
 )
 from dotmac_workflows.persistence import LeaseChange, SQLitePersistence
+from dotmac_workflows.persistence.sqlite import _lock as lock_module
+from dotmac_workflows.persistence.sqlite import _schema as schema
 from dotmac_workflows.persistence.sqlite._schema import Database
 from dotmac_workflows.persistence.sqlite._statements import Append, Delete, Renew, Write
 from journal_rows import header, records
@@ -32,6 +34,8 @@ class Faults:
         self.made = 0
         self.opening_fails = False
         self.sealing_fails = False
+        self.sealing_error = "SQLITE_IOERR_FSYNC"
+        self.folding_fails = False
         self._when, self._name, self._workflow_id, self._then = "", "", "", ""
         self._armed = False
         faults = self
@@ -41,7 +45,9 @@ class Faults:
                 if faults.opening_fails:
                     raise failure("SQLITE_IOERR_READ")
                 if faults.sealing_fails and sql.startswith("PRAGMA user_version ="):
-                    raise failure("SQLITE_IOERR_FSYNC")
+                    raise failure(faults.sealing_error)
+                if faults.folding_fails and sql == "PRAGMA wal_checkpoint(TRUNCATE)":
+                    raise failure(faults.sealing_error)
                 if sql != "COMMIT" or not faults._armed:
                     return super().execute(sql, *parameters)
                 faults._armed = False
@@ -135,7 +141,66 @@ async def test_what_is_found_after_a_failed_commit_is_sealed_before_it_is_answer
         assert os.stat(f"{path}-wal").st_size == 0, "everything is in the database file, and flushed"
 
 
-@pytest.mark.parametrize("obstacle", ["opening_fails", "sealing_fails"])
+NO_ROOM = ["SQLITE_FULL", "SQLITE_IOERR_WRITE"]
+
+
+@pytest.mark.parametrize("name", [*NO_ROOM, "SQLITE_IOERR_SHMSIZE"])
+async def test_what_is_not_found_after_a_failed_commit_is_written_over(path: Path, name: str) -> None:
+    """All of it may be in the log, which nobody sees before a crash."""
+    store = SQLitePersistence(path)
+    faults = Faults(store)
+    async with store:
+        await append(store, "w")
+        faults.plan("w", "before", name)
+        with pytest.raises(PersistenceError, match="Nothing of this was stored"):
+            await append(store, "w", 2)
+        assert os.stat(f"{path}-wal").st_size == 0
+
+
+def checkpoint(store: SQLitePersistence, mode: str) -> int:
+    """Checkpoint from outside, and return the size of the log."""
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        connection.execute(f"PRAGMA wal_checkpoint({mode})")
+    return os.stat(f"{store.path}-wal").st_size
+
+
+async def use_log_again(store: SQLitePersistence) -> None:
+    """Have the log begin anew, with frames of its use before behind its last one."""
+    for version in range(2, 10, 2):
+        await append(store, "w", version)
+    size = checkpoint(store, "PASSIVE")
+    await append(store, "w", 10)
+    assert os.stat(f"{store.path}-wal").st_size == size
+
+
+@pytest.mark.parametrize("commit", NO_ROOM)
+@pytest.mark.parametrize("seal", NO_ROOM)
+@pytest.mark.parametrize("obstacle", ["sealing_fails", "folding_fails"])
+@pytest.mark.parametrize("log", ["grows", "is empty", "is used again"])
+async def test_with_no_room_to_write_over_it_a_log_that_grows_ends_in_what_is_not_found(
+    path: Path, commit: str, seal: str, obstacle: str, log: str
+) -> None:
+    store = SQLitePersistence(path)
+    faults = Faults(store)
+    faults.sealing_error = seal
+    store._writer.settle_seconds = 0.05
+    async with store:
+        await append(store, "w")
+        if log == "is used again":
+            await use_log_again(store)
+        elif log == "is empty":
+            assert checkpoint(store, "TRUNCATE") == 0
+        version = len(await store.read("w"))
+        faults.plan("w", "before", commit, then=obstacle)
+        known = log != "is used again" or obstacle == "folding_fails"
+        with pytest.raises(PersistenceError, match="Nothing of this was stored" if known else "may be stored or not"):
+            await append(store, "w", version)
+        setattr(faults, obstacle, False)
+        await append(store, "w", version)
+        assert await store.read("w") == records(0, version + 2)
+
+
+@pytest.mark.parametrize("obstacle", ["opening_fails", "sealing_fails", "folding_fails"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_what_cannot_be_found_out_is_said_to_be_unknown(path: Path, obstacle: str, when: str) -> None:
     store = SQLitePersistence(path)
@@ -186,6 +251,51 @@ async def test_a_system_error_at_an_idle_moment_does_not_end_the_thread(path: Pa
         await wait_until(lambda: not failures)
         await append(store, "w", 2)
         assert await store.read("w") == records(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "rest", "grows"),
+    [("", 0, True), ("", 500, True), ("nn", 0, True), ("nn", 500, True), ("no", 0, False), ("no", 500, False)],
+)
+def test_a_log_grows_unless_its_last_frame_is_of_an_earlier_use(
+    path: Path, frames: str, rest: int, grows: bool
+) -> None:
+    salts = {"n": b"new salt", "o": b"old salt"}
+    header = bytes(8) + (512).to_bytes(4, "big") + bytes(4) + salts["n"] + bytes(8)
+    log = header + b"".join(bytes(8) + salts[frame] + bytes(8 + 512) for frame in frames) + bytes(rest)
+    Path(f"{path}-wal").write_bytes(log)
+    assert Database(str(path)).log_grows() is grows
+
+
+async def test_without_a_log_a_commit_that_was_cut_off_is_rolled_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "fcntl", None)
+    monkeypatch.setattr(schema, "has_wal_reset_fix", lambda version: False)
+    store = SQLitePersistence(path)
+    faults = Faults(store)
+    faults.sealing_error = "SQLITE_FULL"
+    async with store:
+        await append(store, "w")
+        assert store._database.settings.journal_mode == "truncate"
+        faults.plan("w", "before", "SQLITE_FULL", then="sealing_fails")
+        with pytest.raises(PersistenceError, match="Nothing of this was stored"):
+            await append(store, "w", 2)
+        assert await store.read("w") == records(0)
+
+
+@pytest.mark.parametrize(("when", "commit"), [("before", "SQLITE_IOERR_FSYNC"), ("after", "SQLITE_FULL")])
+@pytest.mark.parametrize("obstacle", ["sealing_fails", "folding_fails"])
+async def test_with_no_room_to_seal_it_nothing_else_is_known(path: Path, when: str, commit: str, obstacle: str) -> None:
+    store = SQLitePersistence(path)
+    faults = Faults(store)
+    faults.sealing_error = "SQLITE_FULL"
+    store._writer.settle_seconds = 0.05
+    async with store:
+        await append(store, "w")
+        faults.plan("w", when, commit, then=obstacle)
+        with pytest.raises(PersistenceError, match="may be stored or not"):
+            await append(store, "w", 2)
 
 
 async def test_what_cannot_be_sealed_for_a_reader_is_not_answered(path: Path) -> None:

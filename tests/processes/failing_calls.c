@@ -32,7 +32,7 @@ static struct {
 
 static int watching, counted, fired;
 static char fired_at[200];
-static unsigned char ours[65536];
+static const char *ours[65536]; /* which file of the store each descriptor is; NULL: none */
 
 void calls_watch(const char *store)
 {
@@ -73,7 +73,7 @@ static int meddle(void)
 }
 
 /* Counts a call, and says whether it is to fail. */
-static int fails(const char *name, const char *path, int calls)
+static int fails(const char *name, const char *file, int calls)
 {
     if (!watching || !plan.at || !(calls & plan.calls))
         return 0;
@@ -83,14 +83,14 @@ static int fails(const char *name, const char *path, int calls)
     if (plan.what >= MOVE) {
         int before = errno;
         if (!fired && meddle()) {
-            snprintf(fired_at, sizeof fired_at, "%s", name);
+            snprintf(fired_at, sizeof fired_at, "%s%s", name, file);
             fired = 1;
         }
         errno = before;
         return 0;
     }
     if (!fired) {
-        snprintf(fired_at, sizeof fired_at, "%s%s", name, path ? path : "");
+        snprintf(fired_at, sizeof fired_at, "%s%s", name, file);
         fired = 1;
     }
     errno = plan.error;
@@ -102,29 +102,33 @@ static int is_ours(const char *path)
     return watching && path && (!strncmp(path, plan.store, plan.length) || !strcmp(path, plan.directory));
 }
 
-static const char *suffix(const char *path)
+static const char *which(const char *path)
 {
-    return strlen(path) >= plan.length ? path + plan.length : "/";
+    static const char *const files[] = {" -wal", " -shm", " -lock", " -journal"};
+    if (!is_ours(path))
+        return NULL;
+    if (strlen(path) < plan.length)
+        return " dir";
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (!strcmp(path + plan.length, files[i] + 1))
+            return files[i];
+    return " db";
 }
 
 static int on_path(const char *name, const char *path, int calls)
 {
-    if (!is_ours(path))
-        return 0;
-    char what[100];
-    snprintf(what, sizeof what, " %s", strlen(path) > plan.length ? suffix(path) : strlen(path) == plan.length ? "db" : "dir");
-    return fails(name, what, calls);
+    return is_ours(path) && fails(name, which(path), calls);
 }
 
 static int on_file(const char *name, int file, int calls)
 {
-    return file >= 0 && file < (int)sizeof ours && ours[file] && fails(name, NULL, calls);
+    return file >= 0 && file < (int)(sizeof ours / sizeof *ours) && ours[file] && fails(name, ours[file], calls);
 }
 
 static int opened(const char *path, int file)
 {
-    if (file >= 0 && file < (int)sizeof ours)
-        ours[file] = is_ours(path);
+    if (file >= 0 && file < (int)(sizeof ours / sizeof *ours))
+        ours[file] = which(path);
     return file;
 }
 
@@ -149,8 +153,8 @@ int close(int file)
     REAL(close);
     int bad = on_file("close", file, OPENS);
     int error = errno;
-    if (file >= 0 && file < (int)sizeof ours)
-        ours[file] = 0;
+    if (file >= 0 && file < (int)(sizeof ours / sizeof *ours))
+        ours[file] = NULL;
     int result = real(file);
     if (bad)
         errno = error;

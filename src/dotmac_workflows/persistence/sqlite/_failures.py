@@ -11,6 +11,9 @@ from ...errors import JournalCorruptError, PersistenceError
 # -shm file that cannot grow (reliability: measured with tmpfs and RLIMIT_FSIZE).
 _DISK_FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 
+# Of these the last write failed, and nothing behind it was tried.
+_CUT_OFF = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE"})
+
 _PRIMARY_CODES = {
     sqlite3.SQLITE_BUSY: "SQLITE_BUSY",
     sqlite3.SQLITE_CANTOPEN: "SQLITE_CANTOPEN",
@@ -62,9 +65,9 @@ _MEANINGS = (
 )
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Tell whether there was no room to write."""
-    return error_name(error) in _DISK_FULL
+def is_cut_off(error: BaseException) -> bool:
+    """Tell whether a write failed, for want of room it may be, so that what was to be written is not all there."""
+    return error_name(error) in _CUT_OFF
 
 
 def error_name(error: BaseException) -> str:
@@ -106,7 +109,7 @@ def explain(error: Exception, path: str, *, workflow_id: str | None = None, read
             "backup.",
             workflow_id=workflow_id,
         )
-    if is_disk_full(error):
+    if name in _DISK_FULL:
         return PersistenceError(
             f"{path!r} cannot grow: no space is left on the disk, or the file-size limit of the process is reached "
             f"({said}). Nothing of this was stored. Make room, then try again: the store goes on by itself.",

@@ -8,9 +8,10 @@ refusal, all are rolled back and done again, each in a transaction of its own, s
 **A COMMIT that fails** has an unknown fate, not a bad one: after a failed flush the transaction may be in the log, and
 a crash may bring it back. The connection is closed, another one opened, and the store asked what it holds. What is
 found there is *sealed* before it is answered: another transaction and a complete checkpoint, so that what is there is
-on the disk for good, and what is not there has been written over. (Not where the disk is full and nothing was found:
-the transaction was cut off, and there is no room to seal.) While none of this works it is tried again; at last the
-callers are told that nobody knows, and that the journal will tell.
+on the disk for good, and what is not there has been written over. (Where nothing was found since a write failed, and
+there is no room to seal either, it is enough that the log ended in the middle of the transaction. It did not where
+frames of an earlier use of the log stand: they may be what was to be written, to the letter.) While none of this works
+it is tried again; at last the callers are told that nobody knows, and that the journal will tell.
 
 **The log.** After a commit, still under the lock, a passive checkpoint is made whenever the write-ahead log has grown
 past a mark; when nothing was written for a second, the log is emptied, once. Then the thread sleeps until there is
@@ -28,7 +29,7 @@ from typing import Any, TypeVar
 
 from ...errors import ConcurrencyError, LeaseLostError, PersistenceError
 from ._calls import Call, Mailbox, deliver, start_thread
-from ._failures import describe, explain, is_disk_full
+from ._failures import describe, explain, is_cut_off
 from ._schema import SCHEMA_VERSION, Database
 from ._statements import Write
 
@@ -359,19 +360,35 @@ class Writer:
             cursor = stack.enter_context(contextlib.closing(connection.cursor()))  # see _close_connection
             missing = [write for write in writes if not write.has_landed(cursor)]
             cursor.close()
-            if len(missing) < len(writes) or not is_disk_full(error):
-                self._seal(connection)
+            self._seal(connection, lost_to=error if len(missing) == len(writes) else None)
             return missing
 
-    def _seal(self, connection: sqlite3.Connection) -> None:
-        """Make what the store holds now what it holds after a crash too: see the module's docstring."""
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # writes the page, although nothing changes
-        connection.execute("COMMIT")
-        if self._database.is_wal:
+    def _seal(self, connection: sqlite3.Connection, *, lost_to: Exception | None) -> None:
+        """Make what the store holds now what it holds after a crash too: see the module's docstring.
+
+        Args:
+            connection: Of the writer.
+            lost_to: What the commit failed with, where nothing of it was found.
+        """
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # writes the page, although nothing changes
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not _were_cut_off(lost_to, error) or (self._database.is_wal and not self._database.log_grows()):
+                raise
+            self._roll_back(connection)
+            return
+        if not self._database.is_wal:
+            return
+        try:
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise PersistenceError(f"{self._database.path!r} is being read, and its log cannot be emptied.")
+        except sqlite3.Error as error:
+            if not _were_cut_off(lost_to, error):
+                raise
+            return  # what was lost is written over
+        if busy:
+            raise PersistenceError(f"{self._database.path!r} is being read, and its log cannot be emptied.")
 
     def _unknown(self, error: Exception) -> PersistenceError:
         return PersistenceError(
@@ -418,6 +435,10 @@ class Writer:
         connection, self._connection, self._known = self._connection, None, None
         if connection is not None:
             _close_connection(self._database, connection)
+
+
+def _were_cut_off(*errors: Exception | None) -> bool:
+    return all(error is not None and is_cut_off(error) for error in errors)
 
 
 def _close_connection(database: Database, connection: sqlite3.Connection) -> None:
