@@ -476,6 +476,8 @@ class TestRowsThatNoEngineWrote:
     def test_raise_no_error_but_ours_and_are_never_written_to(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert fuzzed_rows.main(["--count", "1000", "--seed", "20261125", "--jobs", "1"]) == 0
         assert "no error but ours" in capsys.readouterr().out
+        assert fuzzed_rows.main(["--seed", "20261125", "--only", "7"]) == 0
+        assert "rows changed in 1 journals" in capsys.readouterr().out
 
     @pytest.fixture
     def fuzzer(self, tmp_path: Path) -> Iterator[Fuzzer]:
