@@ -3,9 +3,9 @@
 ``python -m tests.campaigns.histories --count 1000000``, from the repository: two to five processes want to drive one
 run with the engine itself, up to five persons decide, cancel, pause, resume and retry it beside each other, calls to
 the store fail before they had their effect or after, or hang, processes are stopped, killed and shut down, and clocks
-are wrong; all in virtual time, and each history drawn by a seed of its own (`simulation.history`). Prints the first
-seed, and how often what happened. The first broken promise ends it, with the option that plays that history again and
-prints it.
+are wrong and set; all in virtual time, and each history drawn by a seed of its own (`simulation.history`). Prints the
+first seed, and how often what happened. The first broken promise ends it, with the option that plays that history again
+and prints it.
 """
 
 import sys

@@ -145,6 +145,7 @@ KINDS = (
     "stopped",
     "killed",
     "shut down",
+    "clocks set",
     "takeovers",
     "leases lost",
     "stale effects",
@@ -301,13 +302,16 @@ class History:
             busy = [process for process in victims if process in self._calling]
             if busy and self.chance.random() < 0.8:
                 victims = busy
-            process, how = self.chance.choice(victims), self.chance.choice(("stopped", "killed", "shut down"))
+            process = self.chance.choice(victims)
+            how = self.chance.choice(("stopped", "stopped", "killed", "killed", "shut down", "shut down", "clocks set"))
             self.counts[how] += 1
             self._note(process, f"!! {how}")
             if how == "stopped":
                 process.stop_for(self.chance.uniform(0.3, 3) * LEASE_SECONDS)
                 if self.chance.random() < 0.3:
                     process.shut_down()  # which it hears once it goes on
+            elif how == "clocks set":
+                process.set_clock(self.chance.uniform(-20, 20))
             elif how == "killed" or not process.shut_down():
                 self._end(process)
 

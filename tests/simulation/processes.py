@@ -3,7 +3,8 @@
 A `Process` is an event loop of its own: the engine's real tasks, timers and cancels run in it, in the order that
 asyncio promises within a process. Which process has the next turn, `Machines` draws by chance, so that a seed gives
 one history and always the same one. A process can be stopped for a while, as by SIGSTOP; killed, and then no code of it
-runs any more; or told to shut down, which cancels its task. Each has a wall clock of its own, which may be wrong.
+runs any more; or told to shut down, which cancels its task. Each has a wall clock of its own, which may be wrong, and
+set.
 """
 
 import asyncio
@@ -187,6 +188,10 @@ class Process:
             with contextlib.suppress(BaseException):  # such as what a task group makes of it
                 task.get_coro().close()
         self.ready.clear()
+
+    def set_clock(self, seconds: float) -> None:
+        """Set its wall clock forward, or back."""
+        self._skew_us += round(seconds * 1_000_000)
 
     # The clock; see `dotmac_workflows.Clock`.
 
