@@ -610,3 +610,11 @@ async def test_each_attempt_of_a_rollback_is_logged_as_that(store: Store, caplog
         await again.resume()
     (record,) = caplog.records
     assert [vars(record)[key] for key in ("event", "step", "attempt")] == ["step_raised", "a", 2]
+
+
+@pytest.mark.parametrize("name", ["lease_seconds", "cancel_grace_seconds"])
+@pytest.mark.parametrize("seconds", [0, -1.5, float("nan")])
+def test_a_duration_that_is_none_is_refused_by_name(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be a positive number of seconds, not {seconds!r}$"):
+        Runtime(**{name: seconds})  # type: ignore[arg-type]  # one of the durations
+    Runtime(**{name: 0.001})  # type: ignore[arg-type]  # likewise

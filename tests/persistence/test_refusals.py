@@ -1,11 +1,13 @@
 """How the backends refuse, to the letter, with the ids as attributes."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dotmac_workflows import ConcurrencyError, LeaseLostError, WorkflowConfigurationError
 from dotmac_workflows.persistence import Header, InMemoryPersistence, InMemoryStateStore, LeaseChange, Record
+from dotmac_workflows.persistence._protocol import has_leases, is_persistence
 from dotmac_workflows.persistence._refusals import check_append, check_limit
 from journal_rows import header, records
 from workflows import Store
@@ -76,6 +78,7 @@ RECORDS = "An append to workflow 'order-1' at version 3 came with the records {}
         (records(2, 3)[:1] + records(4, 1), header("order-1", 5), RECORDS.format(3, 5)),
         (records(3, 1) + records(5, 1), header("order-1", 5), RECORDS.format(4, 6)),
         (records(4), header("order-1", 5), RECORDS.format(5, 6)),
+        (records(4, 3), header("order-1", 6), RECORDS.format(5, 7)),
     ],
 )
 def test_an_append_that_contradicts_itself_is_told_how(given: list[Record], shown: Header, text: str) -> None:
@@ -142,3 +145,17 @@ async def test_a_store_of_whole_workflows_wants_an_id() -> None:
 
     with pytest.raises(ValueError, match="^Workflow must have an ID to be saved$"):
         await InMemoryStateStore().save(Nameless())  # type: ignore[arg-type]  # has what is looked at
+
+
+@pytest.mark.parametrize("missing", ["append", "read", "delete"])
+def test_a_backend_without_one_of_its_methods_is_none(missing: str) -> None:
+    methods = {name: None for name in ("append", "read", "delete") if name != missing}
+    assert not is_persistence(SimpleNamespace(**methods))
+    assert is_persistence(SimpleNamespace(**methods, **{missing: None}))
+
+
+@pytest.mark.parametrize("missing", ["lease", "renew"])
+def test_a_backend_without_one_of_the_methods_has_no_leases(missing: str) -> None:
+    methods = {name: None for name in ("lease", "renew") if name != missing}
+    assert not has_leases(SimpleNamespace(**methods))
+    assert has_leases(SimpleNamespace(**methods, **{missing: None}))

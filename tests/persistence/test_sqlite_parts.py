@@ -1,5 +1,6 @@
 """The parts of the SQLite backend by themselves, to the letter: lock, file, log, and what is told of failures."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -17,7 +18,7 @@ import pytest
 from dotmac_workflows import ConcurrencyError, JournalCorruptError, JournalTooNewError, PersistenceError
 from dotmac_workflows.persistence import SQLitePersistence
 from dotmac_workflows.persistence.sqlite import _lock, _schema, _writer
-from dotmac_workflows.persistence.sqlite._calls import Mailbox, start_thread
+from dotmac_workflows.persistence.sqlite._calls import Call, Mailbox, deliver, start_thread
 from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 from dotmac_workflows.persistence.sqlite._schema import Database, Settings
 from dotmac_workflows.persistence.sqlite._writer import Reader, Writer
@@ -265,6 +266,27 @@ async def test_the_threads_of_a_store_are_named(path: Path) -> None:
     async with SQLitePersistence(path):
         names = {thread.name for thread in threading.enumerate()} - before
     assert names == {"dotmac-workflows sqlite reader", "dotmac-workflows sqlite writer"}
+
+
+def test_answers_for_a_loop_that_was_closed_are_logged_and_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    async def calls() -> list[Call[int]]:
+        return [Call(certain=True), Call(certain=False)]
+
+    left = asyncio.run(calls())
+    with caplog.at_level(logging.DEBUG):
+        deliver(left)
+    assert [record.getMessage() for record in caplog.records] == [
+        "An event loop was closed before 2 answers of the store reached it"
+    ]
+
+
+async def test_a_certain_call_is_not_cancelled_and_another_is() -> None:
+    certain, other = Call[int](certain=True), Call[int](certain=False)
+    assert (certain.future.cancel(), other.future.cancel()) == (False, True)
+    assert (certain.future.get_loop(), certain.error) == (asyncio.get_running_loop(), None)
+    certain.result = 7
+    deliver([certain])
+    assert await certain.outcome() == 7
 
 
 # The file.
