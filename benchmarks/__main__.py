@@ -65,14 +65,15 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(bench: Bench, scenarios: list[str], peers: list[Peer]) -> Figures:
-    """Run scenarios, each for this library alone and then beside each peer."""
+def measure(bench: Bench, scenarios: list[str], peers: list[Peer], kept: Path) -> Figures:
+    """Run scenarios, each for this library alone and then beside each peer; what there is is written as it comes."""
     bench.figures.machine = machine.about(bench.folder)
     able = bench.prepare([OURS, *peers])
     try:
         for name in scenarios:
             for peer in able:
                 SCENARIOS[name].run(bench, peer)
+                kept.write_text(bench.figures.to_json(), encoding="utf-8", newline="\n")
     except KeyboardInterrupt:
         bench.say("interrupted; this is what there is")
     return bench.figures
@@ -81,9 +82,11 @@ def measure(bench: Bench, scenarios: list[str], peers: list[Peer]) -> Figures:
 def main(given: list[str] | None = None) -> int:
     """Read the command line, measure, and write what was found."""
     asked = arguments().parse_args(given)
+    kept = asked.json or asked.output / "results.json"
     if asked.read is not None:
         figures = Figures.read(asked.read)
     else:
+        kept.parent.mkdir(parents=True, exist_ok=True)
         scenarios = names(asked.scenarios, list(SCENARIOS), "scenario")
         wanted = names(asked.peers, [peer.name for peer in CATALOGUE], "peer")
         folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=asked.directory)).resolve()
@@ -96,14 +99,14 @@ def main(given: list[str] | None = None) -> int:
                 limit=asked.limit or (10.0 if asked.quick else 60.0),
                 sizes=sizes.QUICK if asked.quick else sizes.FULL,
             )
-            figures = measure(bench, scenarios, [peer for peer in CATALOGUE if peer.name in wanted])
+            figures = measure(bench, scenarios, [peer for peer in CATALOGUE if peer.name in wanted], kept)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     told = report(figures)
     print(told)
     asked.output.mkdir(parents=True, exist_ok=True)
     written = {
-        asked.json or asked.output / "results.json": figures.to_json(),
+        kept: figures.to_json(),
         asked.output / "tables.md": told,
         asked.plot or asked.output / "plot.svg": plot(figures),
     }
