@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from dotmac_workflows import JournalCorruptError, PersistenceError
-from dotmac_workflows.persistence.sqlite._failures import describe, error_name, explain, is_disk_full
+from dotmac_workflows.persistence.sqlite._failures import describe, error_name, explain, is_cut_off
 
 
 def failure(name: str | None, code: int = 0, kind: type[sqlite3.Error] = sqlite3.OperationalError) -> sqlite3.Error:
@@ -127,8 +127,8 @@ def test_a_code_that_nobody_has_heard_of_stays_unknown() -> None:
     assert error_name(error) == "unknown"
 
 
-def test_a_full_disk_is_told_by_its_codes() -> None:
-    full = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
-    for name in (*full, "SQLITE_IOERR", "SQLITE_IOERR_READ", "SQLITE_BUSY", ""):
-        assert is_disk_full(failure(name)) == (name in full)
-    assert not is_disk_full(OSError("No space left on device"))
+def test_a_write_that_was_cut_off_is_told_by_its_codes() -> None:
+    cut_off = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
+    for name in (*cut_off, "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR", "SQLITE_IOERR_READ", "SQLITE_BUSY", ""):
+        assert is_cut_off(failure(name)) == (name in cut_off)
+    assert not is_cut_off(OSError("No space left on device"))

@@ -536,13 +536,13 @@ def test_a_checkpoint_that_fails_is_logged_and_nothing_more(writer: Writer, capl
 def test_what_is_sealed_is_written_once_more_and_moved_out_of_the_log(writer: Writer, mode: str) -> None:
     writer._database.settings = Settings(mode, 2, 0)
     connection: Any = Asked()
-    writer._seal(connection)
+    writer._seal(connection, lost_to=None)
     own = ["BEGIN IMMEDIATE", "PRAGMA user_version = 1", "COMMIT"]
     assert connection.statements == own + (["PRAGMA wal_checkpoint(TRUNCATE)"] if mode == "wal" else [])
     if mode == "wal":
         busy: Any = Asked(busy=1)
         with pytest.raises(PersistenceError) as caught:
-            writer._seal(busy)
+            writer._seal(busy, lost_to=None)
         assert str(caught.value) == f"{writer._database.path!r} is being read, and its log cannot be emptied."
 
 
