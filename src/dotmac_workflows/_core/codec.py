@@ -11,9 +11,9 @@ kind that is not there was written by a newer version, and is refused untouched.
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _text
+from math import inf, nextafter
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import (
@@ -33,7 +33,7 @@ _E = TypeVar("_E", bound=Event)
 
 _MAX_WORDS = 1024 * 1024  # bytes of JSON, of a text that users write: as much as a codec allows a value by default
 
-_LONGEST = sys.float_info.max  # seconds: no infinity, and no integer that could not be read back
+_LONGEST = nextafter(inf, 0.0)  # seconds: no infinity, and no integer that could not be read back
 
 
 class _Field(NamedTuple):
