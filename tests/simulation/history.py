@@ -31,7 +31,7 @@ from dotmac_workflows._core.events import Settings
 from dotmac_workflows._core.state import replay
 from dotmac_workflows.testing._judge import Effect, Judge, Violation
 from simulation.processes import LEASE_SECONDS, Machines, Process, give_way
-from simulation.store import FaultError, Faults, Store, Watch, shown_by
+from simulation.store import BareStore, FaultError, Faults, Store, Watch, shown_by
 
 NAMES = ("reserve", "book", "pay", "send")
 ID = "order-1"
@@ -135,7 +135,7 @@ class Story(NamedTuple):
     timeline: list[str]
 
 
-Role: TypeAlias = "Callable[[History, Process, Store], Coroutine[Any, Any, None]]"
+Role: TypeAlias = "Callable[[History, Process, BareStore], Coroutine[Any, Any, None]]"
 """What a process is for."""
 KINDS = (
     "failures before",
@@ -146,6 +146,7 @@ KINDS = (
     "killed",
     "shut down",
     "clocks set",
+    "without leases",
     "takeovers",
     "leases lost",
     "stale effects",
@@ -159,7 +160,8 @@ KINDS = (
 )
 """What is counted, and happens now and then.
 
-A takeover is one from a driver who had not let go; a stale effect is that of one who did not know yet.
+A takeover is one from a driver who had not let go; a stale effect is that of one who did not know yet. Histories
+"without leases" are on a store that has only what any backend must have, where whoever comes takes over.
 """
 _LONG = 20_000
 """More turns than any run takes to its end, once nothing fails any more."""
@@ -199,17 +201,19 @@ class History:
         self.machines = Machines(chance)
         self.counts: Counter[str] = Counter()
         self.watch = Watch(ID, Judge(steps, self.script.settings), self.counts)
+        self.watch.keeps_leases = chance.random() < 0.9
         self.shared = InMemoryPersistence()
         self.timeline: list[str] | None = [] if timeline else None
-        self.faults = Faults(chance, chance.choice((0, 0.02, 0.05, 0.15, 0.3)), self.counts)
-        self._skew = chance.choice((0, 0, 0, 2, 20))
+        troubled = chance.random() < 0.85
+        self.faults = Faults(chance, chance.choice((0, 0.02, 0.05, 0.15, 0.3)) if troubled else 0, self.counts)
+        self._skew = chance.choice((0, 0, 0, 2, 20)) if troubled else 0
         self._boots = chance.choice((1, 2, 5))
         self._drivers = chance.randint(2, 5)
         self._quiet_from = chance.randint(40, 300)
-        strikes = chance.choice((0, 0, 1, 2, 4, 8))
+        strikes = chance.choice((0, 0, 1, 2, 4, 8)) if troubled else 0
         self._strikes = sorted(chance.randrange(100) for _ in range(strikes))
         self._roles: dict[Process, Role] = {}
-        self._untroubled = not (self.faults.rate or strikes or self._skew)
+        self._untroubled = self.watch.keeps_leases and not (self.faults.rate or strikes or self._skew)
         self._leaving: list[Process] = []
         self._calling: set[Process] = set()
 
@@ -251,25 +255,30 @@ class History:
             self._note(process, what)
 
         self._roles[process] = role
-        store = Store(process, self.shared, self.watch, self.faults, note if self.timeline is not None else None)
+        kind = Store if self.watch.keeps_leases else BareStore
+        store = kind(process, self.shared, self.watch, self.faults, note if self.timeline is not None else None)
         self._note(process, f"is born, on {process.owner}")
         if role in (History._work, History._take_care):
             self._rest(process, store, role)
         else:
             process.run(role(self, process, store)).add_done_callback(lambda task: self._leave(process, task))
 
-    def _rest(self, process: Process, store: Store, role: Role) -> None:
+    def _rest(self, process: Process, store: BareStore, role: Role) -> None:
         """Look some time later whether there is something to do."""
         process.call_later(self._soon(3), self._look, process, store, role)
 
-    def _look(self, process: Process, store: Store, role: Role) -> None:
-        if self.chance.random() < _ZEAL[role].get(self.watch.state.status, 0.05):
+    def _look(self, process: Process, store: BareStore, role: Role) -> None:
+        status = self.watch.state.status
+        zeal = _ZEAL[role].get(status, 0.05)
+        if status is WorkflowStatus.RUNNING and not self.watch.keeps_leases:
+            zeal = 0.05  # or they would take it from each other for ever
+        if self.chance.random() < zeal:
             task = process.run(role(self, process, store))
             task.add_done_callback(lambda task: self._done(process, store, role, task))
         else:
             self._rest(process, store, role)
 
-    def _done(self, process: Process, store: Store, role: Role, task: "asyncio.Task[None]") -> None:
+    def _done(self, process: Process, store: BareStore, role: Role, task: "asyncio.Task[None]") -> None:
         if task.cancelled() or task.exception() is not None:
             self._leave(process, task)
         else:
@@ -322,9 +331,9 @@ class History:
 
     # What they do.
 
-    async def _work(self, process: Process, store: Store) -> None:
+    async def _work(self, process: Process, store: BareStore) -> None:
         """Drive the run, if it can be."""
-        if self.chance.random() < 0.6:
+        if self.chance.random() < 0.6 or not self.watch.keeps_leases:
             run = self._make(ID, store, process)
             await self._call(process, store, "execute", run, run.execute())
         else:
@@ -335,19 +344,19 @@ class History:
         run.configure(**self.script.settings._asdict())
         return run
 
-    async def _recover(self, process: Process, store: Store) -> None:
+    async def _recover(self, process: Process, store: BareStore) -> None:
         for recovered in await recover(store, [lambda workflow_id, store: self._make(workflow_id, store, process)]):
             if recovered.error is not None:
                 raise recovered.error
 
-    async def _load(self, process: Process, store: Store) -> Run | None:
+    async def _load(self, process: Process, store: BareStore) -> Run | None:
         try:
             return await Run.load(ID, store, history=self, process=process)
         except (FaultError, WorkflowNotFoundError):
             return None
 
     async def _call(
-        self, process: Process, store: Store, what: str, run: Run | None, verb: Awaitable[object]
+        self, process: Process, store: BareStore, what: str, run: Run | None, verb: Awaitable[object]
     ) -> Exception | None:
         """Give a verb, and hold what it answers against the journal; return what it raised."""
         self._note(process, f"{what} ...")
@@ -383,7 +392,7 @@ class History:
         elif isinstance(answer, WorkflowExecutionError) and not isinstance(answer, AlreadyDecidedError):
             raise answer
 
-    async def _decide(self, process: Process, store: Store) -> None:
+    async def _decide(self, process: Process, store: BareStore) -> None:
         """Decide gates, always alike, or cancel; by what was seen some time before."""
         chance = self.chance
         name, verb = f"approver-{chance.randint(1, 3)}@example.com", chance.choice(tuple(_VERDICTS))
@@ -424,7 +433,7 @@ class History:
         elif answer is None:
             self.counts["decided"] += 1
 
-    async def _hold(self, process: Process, store: Store) -> None:
+    async def _hold(self, process: Process, store: BareStore) -> None:
         """Pause, and some time later resume."""
         await asyncio.sleep(self._soon(8))
         for _ in range(self.chance.randint(1, 3)):
@@ -435,7 +444,7 @@ class History:
                     await self._call(process, store, verb, run, getattr(run, verb)())
                 await asyncio.sleep(self._soon(3))
 
-    async def _try_again(self, process: Process, store: Store) -> None:
+    async def _try_again(self, process: Process, store: BareStore) -> None:
         """Retry what failed."""
         for _ in range(self.chance.randint(1, 4)):
             await asyncio.sleep(self._soon(10))
@@ -452,7 +461,7 @@ class History:
             elif run.is_failed:
                 await self._call(process, store, "retry", run, run.retry())
 
-    async def _take_care(self, process: Process, store: Store) -> None:
+    async def _take_care(self, process: Process, store: BareStore) -> None:
         """Decide and resume what nobody else does."""
         run = await self._load(process, store)
         if run is not None and run.is_waiting_approval:
@@ -505,6 +514,7 @@ class History:
         if self._untroubled and (self.counts["takeovers"] or self.counts["leases lost"]):
             raise Violation("invariant 3 one driver: a run was taken over from a driver whom nothing had kept from it")
         self.counts["gates"] += len(state.decisions)
+        self.counts["without leases"] += not watch.keeps_leases
         self.counts[f"ended {state.status}"] += 1
 
     def _note(self, process: Process, what: str) -> None:

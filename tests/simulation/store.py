@@ -45,6 +45,8 @@ class Watch:
         self.shown: list[Shown] = [shown_by(self.state)]
         """What was to be seen of the run after each append."""
         self._counts = counts
+        self.keeps_leases = True
+        """Whether drivers can tell that a run is driven; else they take it over from whoever does."""
         self._started: dict[
             tuple[str, str, int, int], str
         ] = {}  # an attempt, and who holds the lease that it began under
@@ -123,7 +125,7 @@ class Watch:
 
     def _took_over(self, process: Process, before: Lease) -> None:
         seen, free = self._seen.get(process.pid, (None, False))
-        if not free or seen is None or seen.token != before.token:
+        if self.keeps_leases and (not free or seen is None or seen.token != before.token):
             raise Violation(f"invariant 3 one driver: {process.owner} took over {before}, having seen {seen}")
         self._counts["takeovers"] += 1
         self.judge.crashed()
@@ -201,8 +203,8 @@ class Faults:
         return way
 
 
-class Store:
-    """The store as one process has it."""
+class BareStore:
+    """The store as one process has it, with no more than any backend must have."""
 
     def __init__(
         self,
@@ -268,39 +270,6 @@ class Store:
         """See `Persistence.delete`; nobody does."""
         raise NotImplementedError
 
-    async def lease(self, workflow_id: str) -> Lease | None:
-        """See `Leases.lease`."""
-        await self._before("lease")
-        held = await self._shared.lease(workflow_id)
-        self._watch.looked(self._process, held)  # and nothing comes between this and what the caller makes of it
-        return held
-
-    async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
-        """See `Leases.renew`."""
-        way = await self._before("renew", "after")
-        before = await self._shared.lease(workflow_id)
-        version = await self._shared.renew(workflow_id, token, expires_at)
-        held = await self._shared.lease(workflow_id)
-        self._tell(lambda: self._watch.renewed(token, before, held))
-        if way == "after":
-            raise FaultError("The disk gave no answer. Mend it.")
-        return version
-
-    async def find(
-        self,
-        *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str | None = None,
-        due_before: int | None = None,
-        after: Header | None = None,
-        limit: int = 100,
-    ) -> list[Header]:
-        """See `Queries.find`."""
-        await self._before("find")
-        return await self._shared.find(
-            status=status, workflow_type=workflow_type, due_before=due_before, after=after, limit=limit
-        )
-
     async def _before(self, call: str, *more: str) -> str | None:
         """Let a call that writes nothing of its own come late, hang or fail; return how else it is to."""
         way = self._faults.draw("before", "hang before", *more)
@@ -333,3 +302,40 @@ class Store:
     def _say(self, what: str) -> None:
         if self._note is not None:
             self._note(what)
+
+
+class Store(BareStore):
+    """The same, of a store that keeps leases and finds runs."""
+
+    async def lease(self, workflow_id: str) -> Lease | None:
+        """See `Leases.lease`."""
+        await self._before("lease")
+        held = await self._shared.lease(workflow_id)
+        self._watch.looked(self._process, held)  # and nothing comes between this and what the caller makes of it
+        return held
+
+    async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
+        """See `Leases.renew`."""
+        way = await self._before("renew", "after")
+        before = await self._shared.lease(workflow_id)
+        version = await self._shared.renew(workflow_id, token, expires_at)
+        held = await self._shared.lease(workflow_id)
+        self._tell(lambda: self._watch.renewed(token, before, held))
+        if way == "after":
+            raise FaultError("The disk gave no answer. Mend it.")
+        return version
+
+    async def find(
+        self,
+        *,
+        status: WorkflowStatus | None = None,
+        workflow_type: str | None = None,
+        due_before: int | None = None,
+        after: Header | None = None,
+        limit: int = 100,
+    ) -> list[Header]:
+        """See `Queries.find`."""
+        await self._before("find")
+        return await self._shared.find(
+            status=status, workflow_type=workflow_type, due_before=due_before, after=after, limit=limit
+        )
