@@ -227,7 +227,7 @@ def test_a_row_that_breaks_the_fold_is_named() -> None:
         read_state(WORKFLOW, chained((START[0], codec.encode(started, Codec())[1])), Codec())
     assert str(caught.value) == (
         f"The journal of workflow {WORKFLOW!r} is damaged: record 1 cannot follow the one before it "
-        f"(tuple index out of range). {MEND}"
+        f"(a draft of 3 steps stands at 9). {MEND}"
     )
     assert (caught.value.workflow_id, caught.value.seq) == (WORKFLOW, 1)
 

@@ -130,6 +130,9 @@ class _Timer:
     def cancel(self) -> None:
         self.callback = None
 
+    def cancelled(self) -> bool:
+        return self.callback is None
+
     def run(self) -> None:
         if self.callback is not None:
             self.callback(*self.arguments)
