@@ -361,6 +361,7 @@ def test_the_settings_are_the_fastest_that_are_safe() -> None:
         ((3, 45, 0), False),
         ((3, 50, 6), False),
         ((3, 50, 7), True),
+        ((3, 51, 0), False),
         ((3, 51, 2), False),
         ((3, 51, 3), True),
         ((3, 52, 0), False),

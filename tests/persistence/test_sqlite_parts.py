@@ -16,12 +16,21 @@ from typing import Any
 import pytest
 
 from dotmac_workflows import ConcurrencyError, JournalCorruptError, JournalTooNewError, PersistenceError
-from dotmac_workflows.persistence import SQLitePersistence
+from dotmac_workflows.persistence import LeaseChange, SQLitePersistence
 from dotmac_workflows.persistence.sqlite import _lock, _schema, _writer
 from dotmac_workflows.persistence.sqlite._calls import Call, Mailbox, deliver, start_thread
 from dotmac_workflows.persistence.sqlite._lock import InterprocessLock
 from dotmac_workflows.persistence.sqlite._schema import Database, Settings
-from dotmac_workflows.persistence.sqlite._writer import Reader, Writer
+from dotmac_workflows.persistence.sqlite._statements import (
+    Append,
+    Delete,
+    Renew,
+    check_integrity,
+    read_lease,
+    read_records,
+)
+from dotmac_workflows.persistence.sqlite._writer import Close, Read, Reader, Writer
+from journal_rows import header, records
 from sqlite_stores import failure
 
 MIB = 1024 * 1024
@@ -201,9 +210,60 @@ def test_whether_a_file_can_be_locked_is_found_out_without_keeping_it(
     assert lock.open() is available
     assert len(asked) == (2 if error is None else 1), "once is enough"
     assert stat.S_IMODE(os.stat(lock.path).st_mode) == 0o600
+    if not available:
+        with lock:
+            pass
+        assert len(asked) == 1, "what cannot be locked is not unlocked either"
     lock.close()
     lock.close()
     assert lock._descriptor == -1
+
+
+def test_a_lock_of_no_time_is_asked_for_once(two_locks: tuple[InterprocessLock, InterprocessLock], clock: Time) -> None:
+    first, second = two_locks
+    second.time_limit = 0.0
+    with first, pytest.raises(PersistenceError, match="for 0 s"), second:
+        pass
+    assert clock.slept == []
+
+
+def test_a_lock_whose_file_was_closed_meanwhile_is_let_go_of(tmp_path: Path) -> None:
+    lock = InterprocessLock(str(tmp_path / "lock"), 0.05)
+    lock.open()
+    with lock:
+        lock._close_file()  # as in a forked child
+    with lock:
+        assert lock._descriptor >= 0
+    lock.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_lock_file_may_have_the_first_descriptor(tmp_path: Path) -> None:
+    def child() -> None:
+        os.close(0)
+        first, second = (InterprocessLock(str(tmp_path / "lock"), 0.05) for _ in range(2))
+        assert first.open()
+        assert second.open()
+        assert (first._descriptor, first.open()) == (0, True)
+        with first, pytest.raises(PersistenceError, match=f"process {os.getpid()} on host"), second:
+            pass
+        with second, pytest.raises(PersistenceError, match=f"process {os.getpid()} on host"), first:
+            pass
+        first.close()
+        assert first._descriptor == -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(0)
+
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            child()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_lock_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
@@ -280,6 +340,14 @@ def test_answers_for_a_loop_that_was_closed_are_logged_and_dropped(caplog: pytes
     ]
 
 
+async def test_an_answer_that_was_abandoned_holds_no_other_up() -> None:
+    abandoned, other = Call[int](certain=False), Call[int](certain=False)
+    abandoned.future.cancel()
+    other.result = 7
+    deliver([abandoned, other])
+    assert await other.outcome() == 7
+
+
 async def test_a_certain_call_is_not_cancelled_and_another_is() -> None:
     certain, other = Call[int](certain=True), Call[int](certain=False)
     assert (certain.future.cancel(), other.future.cancel()) == (False, True)
@@ -308,6 +376,103 @@ def test_a_database_is_new_until_it_is_open(path: Path) -> None:
     assert database.wal_size() == os.stat(f"{path}-wal").st_size > 0
     connection.close()
     database.lock.close()
+
+
+def test_a_connection_is_made_for_the_uri_with_the_patience_of_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[object, ...], dict[str, object]]] = []
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **how: asked.append((args, how)))
+    database = Database(str(path))
+    database._connect("ro")
+    assert asked == [
+        (
+            (f"{path.as_uri()}?mode=ro",),
+            {"uri": True, "timeout": 30.0, "isolation_level": None, "factory": sqlite3.Connection},
+        )
+    ]
+
+
+def test_the_settings_are_chosen_by_the_lock_and_the_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def choose(**how: object) -> Settings:
+        asked.append(how)
+        return Settings("truncate", 3, 1000)
+
+    monkeypatch.setattr(_schema, "choose_settings", choose)
+    database = Database(str(path))
+    database.prepare()
+    assert asked == [{"locked": True, "sqlite_version": sqlite3.sqlite_version_info}]
+    assert database.settings == Settings("truncate", 3, 1000)
+    database.lock.close()
+
+
+def test_a_file_that_is_there_is_never_opened_but_by_sqlite(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To close any descriptor of it would take all of this process's locks away."""
+    asked: list[int] = []
+    really = os.open
+
+    def note(name: str, flags: int, mode: int) -> int:
+        asked.append(flags)
+        return really(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", note)
+    database = Database(str(path))
+    database._create_file()
+    database._create_file()
+    assert [flags & (os.O_CREAT | os.O_EXCL) for flags in asked] == [os.O_CREAT | os.O_EXCL] * 2
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_file_that_could_not_be_opened_once_more_is_still_known(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, connection = opened(path)
+    connection.close()
+
+    def down() -> sqlite3.Connection:
+        raise failure("SQLITE_IOERR")
+
+    monkeypatch.setattr(database, "_open_writer", down)
+    with pytest.raises(sqlite3.OperationalError):
+        database.open()
+    path.unlink()
+    path.write_bytes(b"")
+    with pytest.raises(PersistenceError, match="was deleted or replaced"):
+        database.open()
+    database.lock.close()
+
+
+@pytest.mark.parametrize("suffix", ["wal", "journal"])
+@pytest.mark.parametrize(
+    ("name", "let_through"),
+    [
+        ("SQLITE_READONLY_ROLLBACK", True),
+        ("SQLITE_READONLY", True),
+        ("SQLITE_CANTOPEN", True),
+        ("SQLITE_IOERR", False),
+        ("SQLITE_BUSY", False),
+    ],
+)
+def test_what_left_a_log_is_looked_at_without_writing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, name: str, let_through: bool
+) -> None:
+    database = Database(str(path))
+    modes: list[str] = []
+
+    def connect(mode: str) -> sqlite3.Connection:
+        modes.append(mode)
+        raise failure(name)
+
+    monkeypatch.setattr(database, "_connect", connect)
+    database._refuse_through_reader()
+    assert modes == [], "there is no log"
+    Path(f"{path}-{suffix}").write_bytes(b"left")
+    if let_through:
+        database._refuse_through_reader()
+    else:
+        with pytest.raises(sqlite3.OperationalError, match=name):
+            database._refuse_through_reader()
+    assert modes == ["ro"]
 
 
 def refusal(database: Database) -> PersistenceError:
@@ -698,3 +863,166 @@ async def test_a_closed_store_and_one_without_a_file_say_so(path: Path) -> None:
     with pytest.raises(Exception, match="NUL") as refused:
         SQLitePersistence("a\0b")
     assert str(refused.value) == "SQLitePersistence('a\\x00b'): no file name has a NUL in it."
+
+
+# The rows.
+
+
+@pytest.fixture
+def cursor(path: Path) -> Iterator[sqlite3.Cursor]:
+    database, connection = opened(path)
+    yield connection.cursor()
+    connection.close()
+    database.lock.close()
+
+
+async def test_who_is_cancelled_waits_for_every_write_and_for_no_read() -> None:
+    writes: list[Call[Any]] = [
+        Append("w", [], 0, header("w", 0), None),
+        Renew("w", "t", 1),
+        Delete("w"),
+        Close(certain=True),
+    ]
+    assert [write.future.cancel() for write in writes] == [False] * 4
+    assert Read(lambda cursor: 0).future.cancel() is True
+
+
+async def test_an_ordinary_append_rewrites_no_index() -> None:
+    asked: list[str] = []
+    stub: Any = SimpleNamespace(execute=lambda sql, _: asked.append(sql), executemany=lambda *_: None, rowcount=1)
+    Append("w", records(2), 2, header("w", 4), None).perform(stub)
+    Append("w", records(2), 2, header("w", 4), LeaseChange("t", "o", 9, "t")).perform(stub)
+    unlisted = "UPDATE workflows SET version = ?, pending_step = ?, updated_at = ?, wake_at = ?"
+    assert [sql.partition(" WHERE ")[0] for sql in asked] == [
+        unlisted,
+        f"{unlisted}, lease_token = ?, lease_owner = ?, lease_expires_at = ?",
+    ]
+
+
+async def test_a_workflow_is_deleted_whatever_is_left_of_it(cursor: sqlite3.Cursor) -> None:
+    Append("headers only", [], 0, header("headers only", 0), None).perform(cursor)
+    Append("both", records(0), 0, header("both", 2), None).perform(cursor)
+    Append("records only", records(0, 1), 0, header("records only", 1), None).perform(cursor)
+    cursor.execute("DELETE FROM workflows WHERE workflow_id = 'records only'")
+    for name in ("headers only", "both", "records only"):
+        assert Delete(name).perform(cursor) is True
+        assert Delete(name).perform(cursor) is False
+        assert Delete(name).has_landed(cursor)
+
+
+async def test_a_lease_is_renewed_with_the_version_that_is_stored(cursor: sqlite3.Cursor) -> None:
+    lease = LeaseChange("t", "o", 9, None)
+    Append("w", records(0), 0, header("w", 2), lease).perform(cursor)
+    assert Renew("w", "t", 10).perform(cursor) == 2
+    assert read_lease(cursor, "w") == ("o", "t", 10)
+
+
+async def test_the_end_of_a_journal_is_read_by_itself(cursor: sqlite3.Cursor) -> None:
+    Append("w", records(0, 5), 0, header("w", 5), None).perform(cursor)
+    for after in range(6):
+        assert read_records(cursor, "w", after) == records(0, 5)[after:]
+    assert read_records(cursor, "w", 7) == []
+    cursor.execute("DELETE FROM records WHERE seq = 4")
+    with pytest.raises(JournalCorruptError) as caught:
+        read_records(cursor, "w", 2)
+    assert str(caught.value) == (
+        "The journal of workflow 'w' is damaged: its header says version 5, but record 4 is missing. Nothing was "
+        "overwritten; restore the store from a backup."
+    )
+    assert (caught.value.workflow_id, caught.value.seq) == ("w", 4)
+    cursor.execute("UPDATE workflows SET version = 3")
+    cursor.execute("DELETE FROM records WHERE seq = 5")
+    Append("w", records(3, 1), 3, header("w", 4), None)._insert(cursor)
+    cursor.execute("UPDATE workflows SET version = 2")
+    with pytest.raises(JournalCorruptError, match="but record 3 is more than it should have"):
+        read_records(cursor, "w", 0)
+
+
+def test_what_is_found_damaged_is_said_in_one_line() -> None:
+    found: Any = SimpleNamespace(fetchall=lambda: [("row 1  missing\n from index a",), ("page 2",)])
+    asked: list[str] = []
+
+    def execute(sql: str) -> Any:
+        asked.append(sql)
+        return found
+
+    stub: Any = SimpleNamespace(execute=execute)
+    with pytest.raises(JournalCorruptError) as caught:
+        check_integrity(stub, "orders.db")
+    assert str(caught.value) == (
+        "'orders.db' is damaged (row 1 missing from index a; page 2). Nothing was overwritten; restore it from a "
+        "backup."
+    )
+    assert asked == ["PRAGMA integrity_check(10)"]
+    found.fetchall = lambda: [("ok",)]
+    check_integrity(stub, "orders.db")
+
+
+# The threads' turns.
+
+
+async def test_a_read_that_fails_is_answered_with_its_workflow_and_on_another_connection(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, reader = writer._database, writer._reader
+    connections: list[Any] = []
+
+    def connect() -> Any:
+        connections.append(SimpleNamespace(cursor=lambda: SimpleNamespace(close=lambda: None), closed=False))
+        connection = connections[-1]
+        connection.close = lambda: setattr(connection, "closed", True)
+        return connection
+
+    monkeypatch.setattr(database, "open_reader", connect)
+    error = sqlite3.OperationalError("Could not decode to UTF-8")
+
+    def fails(cursor: object) -> int:
+        raise error
+
+    broken, sound, refused = Read(fails, "order-1"), Read(lambda cursor: 7), Read(lambda cursor: 8)
+    for read in (broken, sound):
+        reader.submit(read)
+        assert reader._turn() is True
+    with pytest.raises(JournalCorruptError, match="a text in it cannot be decoded") as caught:
+        await broken.outcome()
+    assert (caught.value.workflow_id, caught.value.__cause__) == ("order-1", error)
+    assert await sound.outcome() == 7
+    assert [connection.closed for connection in connections] == [True, False]
+    gone = PersistenceError("it is gone")
+
+    def look() -> None:
+        raise gone
+
+    monkeypatch.setattr(database, "check_not_replaced", look)
+    reader.submit(refused)
+    assert reader._turn() is True
+    with pytest.raises(PersistenceError) as told:
+        await refused.outcome()
+    assert told.value is gone
+    assert connections[1].closed is False
+    reader.stop()  # there is no thread to wait for
+    assert reader._turn() is False
+    assert reader.submit(refused) is False
+
+
+def test_a_reader_is_waited_for(writer: Writer) -> None:
+    reader = writer._reader
+    reader.start()
+    thread = reader._thread
+    assert thread is not None
+    reader.stop()
+    assert not thread.is_alive()
+
+
+def test_a_commit_that_failed_is_asked_after_with_its_cause(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    cause = failure("SQLITE_IOERR_FSYNC")
+    settled: list[object] = []
+
+    def fails(writes: object) -> None:
+        raise _writer._CommitError(cause)
+
+    monkeypatch.setattr(writer, "_transact", fails)
+    monkeypatch.setattr(writer, "_settle", lambda *told: settled.append(told))
+    writes = waiting("order-1")
+    writer._commit(writes)
+    assert settled == [(writes, cause)]
