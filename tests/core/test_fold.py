@@ -442,6 +442,10 @@ TURNED: list[Event] = [
 ]
 UNDONE: list[Event] = [*TURNED, ev.RollbackStepSucceeded(4, WorkflowResult(True, "rollback_a"))]
 IMPOSSIBLE: dict[str, tuple[list[Event], str]] = {
+    "a gate behind a step that did not run": (
+        [*BEGUN, ev.ApprovalRequested(2, "")],
+        "step '' is not the one that ran",
+    ),
     "a start without a beginning": ([ev.Claimed(1, "o", "t")], "the run was not started"),
     "a second start": ([*BEGUN, BEGUN[0]], "the run was started already"),
     "an end of no step": ([*BEGUN, BEGUN[2]], "no step was running"),

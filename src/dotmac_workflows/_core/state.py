@@ -123,6 +123,8 @@ def replay(workflow_id: str, events: Iterable[Event]) -> RunState:
             raise _misfit(state, event, "the run was not started")
         if isinstance(event, StepStarted | RollbackStepStarted):
             _check_place(state, event)
+        elif isinstance(event, ev.ApprovalRequested) and event.step not in state.steps[state.index : state.index + 1]:
+            raise _misfit(state, event, f"step {event.step!r} is not the one that ran")
         apply(state, event)
     return state
 
