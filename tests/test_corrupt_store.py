@@ -403,10 +403,12 @@ class TestRecordsOfOthers:
             ),
             ("step_started", '{"step":"a","position":0,"visit":2,"attempt":1}', "it was not the turn of step 'a'"),
             ("approved", '{"actor":null,"data":{}}', "no gate was open"),
-            ("approval_requested", '{"step":"b"}', "no step had asked for it"),
+            ("approval_requested", '{"step":"b"}', "step 'b' is not the one that ran"),
             ("retried", '{"actor":null,"from_index":0}', "the run had not failed"),
             ("rollback_step_succeeded", '{"result":{"success":true,"step":"b"}}', "no rollback step was running"),
             ("workflow_started", '{"$":["tuple",[]]}', "must be an object"),
+            ("step_started", f'{{"step":"b","position":1,"visit":1,"attempt":{2**63}}}', "a number is too large"),
+            ("retried", f'{{"actor":null,"from_index":-{"9" * 4300}}}', "a number is too large"),
         ],
     )
     async def test_that_cannot_be_are_named(self, kind: str, body: str, words: str, path: Path) -> None:

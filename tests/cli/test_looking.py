@@ -319,6 +319,9 @@ def test_any_row_can_be_shown(rows: list[tuple[str, str]]) -> None:
         (3599.6, "1 h 0 min"),
         (47.5 * 3600, "47 h 30 min"),
         (50 * 3600, "2 d 2 h"),
+        (float("nan"), ""),
+        (float("inf"), ""),
+        (10**400, ""),
     ],
 )
 def test_durations(seconds: object, text: str) -> None:

@@ -42,7 +42,7 @@ _PATIENCE = 60.0
 _USED = 40
 """One of so many journals is used as well, in memory; of those that can be read more."""
 _USED_IF_READ = 5
-_STORED = 1000
+_STORED = 500
 """And one of so many in a SQLite file, by the command line as well."""
 
 _HEADER = Header(WORKFLOW_ID, "Order", WorkflowStatus.RUNNING, 0, None, 0, 0, 0)
@@ -188,7 +188,8 @@ class Fuzzer:
         """Look at it by the command line, which writes nothing and ends in exit codes that were foreseen."""
         before = path.read_bytes()
         picture = str(path.parent / "picture.svg")
-        for arguments in (["list"], ["show", WORKFLOW_ID], ["show", WORKFLOW_ID, "--svg", picture], ["verify"]):
+        show = ["show", WORKFLOW_ID]
+        for arguments in (["list"], show, [*show, "--svg", picture], [*show, "--json"], ["verify"], ["list", "--json"]):
             out, err = io.StringIO(), io.StringIO()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = command_line([*arguments, "--db", str(path), "--debug"])

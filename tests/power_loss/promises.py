@@ -102,11 +102,9 @@ class _Workflow:
                 for flight in self._flights.values():
                     if flight.journal == journal:  # of a process that died: it had landed
                         self._land(flight)
-                self._begin_anew(process, journal)
                 self._reach(journal)
             case "acknowledged":
                 landed = self._flights.pop(key)
-                self._begin_anew(process, landed.journal)
                 self._land(landed)
                 for key, flight in list(self._flights.items()):
                     if key[0] != process:  # It died before. Whether its lease is in place may still be unknown.
@@ -116,18 +114,12 @@ class _Workflow:
         self._places.append(at)
         self._promises.append(self._promise())
 
-    def _begin_anew(self, process: int, journal: Journal) -> None:
-        """See that a delete of a process that died had landed: another one finds, or writes, a shorter journal."""
-        deleted = any(key[0] != process and flight.kind == "delete" for key, flight in self._flights.items())
-        if not deleted or journal is None or self._journal is None or journal == self._journal:
-            return
-        if journal[0] <= self._journal[0]:
-            self._journal = self._lease = None
-
     def _land(self, flight: _Flight) -> None:
         if flight.kind == "delete":
             self._journal = self._lease = None
             return
+        if flight.kind == "begin anew":  # whatever was there, a process that died had deleted it
+            self._journal = self._lease = None
         self._reach(flight.journal)
         if flight.leases:
             self._lease = flight.lease

@@ -158,6 +158,9 @@ def append(number: int, journal: tuple[int, str], process: int = 1) -> Operation
 FIRST = [append(1, OLD), mark("acknowledged")]
 
 
+begun = mark("begin", process=2, kind="begin anew", journal=(1, "d1"))  # a process that died had deleted what was there
+
+
 @pytest.mark.parametrize(
     ("marks", "kept"),
     [
@@ -170,6 +173,7 @@ FIRST = [append(1, OLD), mark("acknowledged")]
         ([*FIRST, append(2, NEW), mark("shown", process=2, journal=OLD)], {OLD, NEW}),
         ([*FIRST, append(2, (3, "lost")), append(1, NEW, 2), mark("acknowledged", 1, process=2)], {NEW}),
         ([*FIRST, mark("begin", 2, kind="delete")], {None, OLD}),
+        ([*FIRST, mark("begin", 2, kind="delete"), begun, mark("acknowledged", 1, process=2)], {(1, "d1")}),
         ([*FIRST, mark("begin", 2, kind="delete"), mark("acknowledged", 2)], {None}),
     ],
 )

@@ -80,7 +80,7 @@ class MarkingStore(SQLitePersistence):
     marks: Marks
 
     async def append(self, workflow_id: str, records: Sequence[Record], **how: Any) -> None:
-        target: dict[str, Any] = {"kind": "append"}
+        target: dict[str, Any] = {"kind": "append" if how["expected_version"] else "begin anew"}
         if records:
             target["journal"] = [records[-1].seq, records[-1].digest]
         lease: LeaseChange | None = how.get("lease")

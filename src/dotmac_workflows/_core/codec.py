@@ -108,9 +108,15 @@ def _write_seconds(value: object) -> str:
 
 _read_text = _typed(str)
 _read_optional = _typed(str, type(None))
-_read_number = _typed(int)
 _read_flag = _typed(bool)
 _read_duration = _typed(float, int, type(None))
+
+
+def _read_number(value: Any) -> int:
+    number: int = _typed(int)(value)
+    if abs(number) >= 2**63:  # adding to one of 4,300 digits makes one that cannot be written
+        raise ValueError("a number is too large")
+    return number
 
 
 def _one_of(*allowed: str) -> Callable[[Any], Any]:

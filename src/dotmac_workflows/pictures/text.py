@@ -48,8 +48,8 @@ def cut(text: str, room: float) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Return a duration in at most two units; empty when it is none."""
-    if not isinstance(seconds, int | float):
+    """Return a duration in at most two units; empty when it is none, as a record that was forged may have."""
+    if not isinstance(seconds, int | float) or not seconds < 1e15:  # a NaN is not less, either
         return ""
     if seconds < 0.001:
         return "<1 ms"
