@@ -1,1 +1,1 @@
-"""Measurements to be run by hand; see README.md beside this file."""
+"""This library and its peers at the same work, side by side; see README.md beside this file."""

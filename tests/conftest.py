@@ -1,12 +1,27 @@
 """Where the runs of a test are kept: every test of the contract runs on each backend that it makes sense for."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dotmac_workflows.persistence import InMemoryPersistence, SQLitePersistence
 from workflows import Backend, Store
+
+settings.register_profile("suite", settings.default, deadline=None)  # a busy machine is no failure
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def the_log_as_it_was() -> Iterator[None]:
+    """Campaigns have the library say nothing, for as long as their process lives; here others come after them."""
+    logger = logging.getLogger("dotmac_workflows")
+    level, disabled = logger.level, logger.disabled
+    yield
+    logger.setLevel(level)
+    logger.disabled = disabled
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from operator import attrgetter
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from dotmac_workflows._core import commands
 from dotmac_workflows._core.actions import RunRollback, RunStep, Wait
@@ -93,10 +93,12 @@ class World:
     Args:
         script: What happens to it.
         schedule: The numbers of the points at which the driver is lost, from 0.
-        host: What drives in it.
     """
 
-    def __init__(self, script: Script, schedule: Iterable[int] = (), host: "type[SimulatedHost] | None" = None) -> None:
+    host: "type[SimulatedHost]"
+    """What drives in it."""
+
+    def __init__(self, script: Script, schedule: Iterable[int] = ()) -> None:
         self.script = script
         self.schedule = tuple(schedule)
         self.points = 0
@@ -106,7 +108,6 @@ class World:
         self.journal: list[Event] = []
         self.judge = Judge(script.steps, script.settings)
         self._fork = False
-        self._host = host or SimulatedHost
         self._passes = self._rollback_passes = 0
         self._happened: set[int] = set()
         self._instant = 0
@@ -182,7 +183,7 @@ class World:
         elif behaviour == "cancel_at_gate":
             facts = commands.cancel(state, now, None, None)
         else:
-            facts = commands.approve(state, now, {"step": state.index}, "approver@example.com", state.gate)
+            facts = commands.approve(state, now, self.data(state.index), "approver@example.com", state.gate)
         if state.index % 2:
             self.outside(facts)
             return self.state(), []
@@ -195,14 +196,18 @@ class World:
     def _take_over(self, state: RunState, facts: list[Event]) -> None:
         self._drivers += 1
         driver = f"driver-{self._drivers}"
-        coroutine = drive(self._host(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
+        coroutine = drive(self.host(self, driver), state, [*facts, Claimed(self.now(), driver, driver)])
         try:
             coroutine.send(None)
         except StopIteration as end:
             if end.value != self._folded:
                 raise Violation(f"invariant 12 fold: live {end.value} is not folded {self._folded}") from None
         except Crash:
-            self.judge.crashed()
+            self.lost(driver)
+
+    def lost(self, driver: str) -> None:
+        """A driver was lost."""
+        self.judge.crashed()
 
     # The store, and the points.
 
@@ -239,6 +244,10 @@ class World:
 
     # The user's code.
 
+    def data(self, position: int) -> dict[str, Any]:
+        """Return what a step answers, or an approver adds."""
+        return {"at": position}
+
     def run_step(self, action: RunStep) -> Event:
         started = action.started
         self._act("forward", action)
@@ -246,7 +255,7 @@ class World:
         fails = behaviour in ("fail", "cancel_fail")
         error = "declined" if fails else None
         asks = behaviour in GATES
-        result = WorkflowResult(not fails, started.step, {"at": started.position}, error, requires_approval=asks)
+        result = WorkflowResult(not fails, started.step, self.data(started.position), error, requires_approval=asks)
         if behaviour in CANCELS or behaviour.startswith("pause"):
             self.point()
             self._interfere(started.position, behaviour)
@@ -305,6 +314,8 @@ class SimulatedHost:
         world = self._world
         return [world.run_step(action) if isinstance(action, RunStep) else world.run_rollback(action)]
 
+
+World.host = SimulatedHost
 
 # Copies.
 
@@ -414,8 +425,9 @@ def _undoings(length: int, count: int) -> Iterator[tuple[Undoing, ...]]:
     yield (*_STUCK * count, *rest)
 
 
-def _interrupting(behaviour: Behaviour) -> Behaviour:
-    return "interrupt" if behaviour in CANCELS or behaviour == "pause_cancel" else behaviour
+def interrupting(behaviours: tuple[Behaviour, ...]) -> tuple[Behaviour, ...]:
+    """Return what happens where a cancel interrupts the step that it hits."""
+    return tuple("interrupt" if how in CANCELS or how == "pause_cancel" else how for how in behaviours)
 
 
 def without_crashes(script: Script) -> tuple[set[Outcome], int]:
@@ -425,7 +437,7 @@ def without_crashes(script: Script) -> tuple[set[Outcome], int]:
     """
     clean = play(script, (), None)
     outcomes = {clean.outcome}
-    hit = tuple(map(_interrupting, script.behaviours))
+    hit = interrupting(script.behaviours)
     if hit != script.behaviours:
         outcomes.add(play(script._replace(behaviours=hit), (), None).outcome)
     return outcomes, clean.points

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dotmac_workflows.persistence import SQLitePersistence
+from dotmac_workflows.persistence import Persistence, SQLitePersistence
 from journal_rows import header, records
 
 
-async def append(store: SQLitePersistence, workflow_id: str, version: int = 0, *, mark: str = "") -> None:
+async def append(store: Persistence, workflow_id: str, version: int = 0, *, mark: str = "") -> None:
     """Append two records."""
     await store.append(
         workflow_id,

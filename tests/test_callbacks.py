@@ -1,12 +1,16 @@
 """Callbacks: told after the commit, by the driver, at most once, and never changing an outcome."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
 import pytest
 
 from dotmac_workflows import PersistenceError, Workflow, WorkflowResult, WorkflowStatus
+from dotmac_workflows._core import events as ev
+from dotmac_workflows._core.state import replay
+from dotmac_workflows._run import callbacks
 from workflows import Backend, Failing, Held, Order, Store, Told, asks, crashed_after, fails, kinds, seen, within
 
 NAMES = (
@@ -337,3 +341,77 @@ async def test_a_slow_callback_of_another_workflow_holds_nothing_up(store: Store
     go.set()
     await within(task)
     assert (seen(one), seen(two)) == (("completed", ["a"]), ("completed", ["a"]))
+
+
+DONE, LEFT = WorkflowResult(True, "a"), WorkflowResult(True, "rollback_a")
+STATE = replay("order-1", [ev.WorkflowStarted(1, "run", "Order", ("a",), ev.Settings(), {}, None)])
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "step", "attempt"),
+    [
+        (ev.StepStarted(1, "a", 0, 1, 3), "on_step_started", "a", 3),
+        (ev.StepSucceeded(1, DONE, False), "on_step_completed", "a", None),
+        (ev.ApprovalRequested(1, "a"), "on_approval_required", "a", None),
+        (ev.RollbackStarted(1, "a"), "on_rollback_started", "a", None),
+        (ev.WorkflowCompleted(1), "on_workflow_completed", None, None),
+    ],
+)
+async def test_a_callback_that_raises_is_logged_with_all_ids(
+    event: ev.Event, name: str, step: str | None, attempt: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = LookupError("no such mailbox")
+
+    def breaks(told: object) -> None:
+        raise error
+
+    await callbacks.call(breaks, event, STATE)
+    (record,) = caplog.records
+    assert record.getMessage() == f"Callback {name} of workflow 'order-1' raised LookupError; the workflow goes on."
+    shown = vars(record)
+    assert [shown[key] for key in ("workflow_id", "workflow_type", "event", "step", "attempt")] == [
+        "order-1",
+        "Order",
+        name,
+        step,
+        attempt,
+    ]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+async def test_a_callback_of_a_task_that_was_cancelled_before_may_raise_cancelled_error_of_its_own() -> None:
+    def cancelled(told: object) -> None:
+        raise asyncio.CancelledError
+
+    async def called() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await callbacks.call(cancelled, ev.WorkflowCompleted(1), STATE)
+        return "went on"
+
+    task = asyncio.create_task(called())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await within(task) == "went on"
+
+
+async def test_where_there_is_no_task_a_cancelled_error_goes_through() -> None:
+    """A coroutine that is driven by hand, in a callback of the loop."""
+    ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def cancelled(told: object) -> None:
+        raise asyncio.CancelledError
+
+    def breaks(told: object) -> None:
+        raise LookupError
+
+    def drive(callback: Any) -> type[BaseException]:
+        try:
+            callbacks.call(callback, ev.WorkflowCompleted(1), STATE).send(None)
+        except BaseException as error:
+            return type(error)
+        raise AssertionError
+
+    asyncio.get_running_loop().call_soon(lambda: ended.set_result((drive(cancelled), drive(breaks))))
+    assert await within(ended) == (asyncio.CancelledError, StopIteration)

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
-import json
-import random
 import shutil
 import sqlite3
-from collections import Counter
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from campaigns import bit_flips, fuzzed_rows
+from damage import fuzzing
+from damage.flips import Flip, Flipper, parse
+from damage.fuzzing import Fuzzer
+from damage.stores import STEPS, images
 from dotmac_workflows import (
     InMemoryPersistence,
     JournalCorruptError,
@@ -20,40 +23,29 @@ from dotmac_workflows import (
     PersistenceError,
     SQLitePersistence,
     Workflow,
-    WorkflowError,
     WorkflowResult,
     WorkflowStatus,
     recover,
+    verification,
     verify,
 )
-from dotmac_workflows._run.journal import digest_of
+from dotmac_workflows._core import codec
+from dotmac_workflows._core.events import Draft, Settings, WorkflowStarted
+from dotmac_workflows._run import journal
+from dotmac_workflows._run.journal import check_digests, digest_of, read_state
 from dotmac_workflows.persistence import Header, Record
+from dotmac_workflows.persistence.sqlite import _schema
+from dotmac_workflows.testing._judge import Violation
+from dotmac_workflows.values import Codec
 from scripted import Scripted, ran
+from sqlite_stores import append
 
-STEPS = ["a", "b"]
-IDS = ["order-1", "order-2", "order-3", "order-4"]
 Row = tuple[Any, ...]
-
-
-async def fill(path: Path) -> None:
-    """Make a store of four runs: left by a shutdown, waiting, failed and undone, completed."""
-    gated = WorkflowResult(True, "a", {"x": [1, (2, "drei")]}, requires_approval=True)
-    async with SQLitePersistence(path) as store:
-        left = Scripted("order-1", STEPS, {"amount": 5}, persistence=store, script={"b": KeyboardInterrupt()})
-        with pytest.raises(KeyboardInterrupt):
-            await left.execute()
-        waiting = Scripted("order-2", STEPS, {"amount": 5}, persistence=store, script={"a": gated})
-        waiting.configure(require_approval=True)
-        await waiting.execute()
-        await Scripted("order-3", STEPS, persistence=store, script={"b": RuntimeError("no")}).execute()
-        await Scripted("order-4", STEPS, persistence=store).execute()
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("filled") / "journals.db"
-    asyncio.run(fill(path))
-    return path
+    return images()["closed"].put(tmp_path_factory.mktemp("filled"))
 
 
 @pytest.fixture
@@ -409,7 +401,10 @@ class TestRecordsOfOthers:
                 '{"step":"b","position":0,"visit":1,"attempt":1}',
                 "no step 'b' at place 0 of the plan",
             ),
+            ("step_started", '{"step":"a","position":0,"visit":2,"attempt":1}', "it was not the turn of step 'a'"),
             ("approved", '{"actor":null,"data":{}}', "no gate was open"),
+            ("approval_requested", '{"step":"b"}', "no step had asked for it"),
+            ("retried", '{"actor":null,"from_index":0}', "the run had not failed"),
             ("rollback_step_succeeded", '{"result":{"success":true,"step":"b"}}', "no rollback step was running"),
             ("workflow_started", '{"$":["tuple",[]]}', "must be an object"),
         ],
@@ -426,167 +421,95 @@ class TestRecordsOfOthers:
         assert rows(path, "order-1") == before
 
 
-async def contents(store: SQLitePersistence) -> object:
-    """All that can be read, leases aside."""
-    loaded = [await Scripted.load(workflow_id, store) for workflow_id in IDS]
-    shown = [(w.results, w.status, w.rollback_status, w.metadata, w.pending_approval_step) for w in loaded]
-    return shown, [await store.read(workflow_id) for workflow_id in IDS], await store.find()
+def test_a_text_that_was_never_written_has_no_digest_not_even_an_empty_one() -> None:
+    with pytest.raises(JournalCorruptError, match=r"record 1 \('paused'\) does not match its digest"):
+        check_digests("order-1", [Record(1, "paused", 0, '{"\ud800":0}', "")])
 
 
-async def look(path: Path) -> tuple[object, list[WorkflowError]]:
-    """Return what can be read, and what was noticed."""
-    noticed: list[WorkflowError] = []
-    found: object = None
-    try:
-        async with SQLitePersistence(path) as store:
-            noticed += (await verify(store)).problems
-            found = await contents(store)
-            for workflow_id in IDS:
-                with contextlib.suppress(WorkflowError):  # what is damaged may refuse, in words of ours
-                    await (await Scripted.load(workflow_id, store)).resume()
-    except WorkflowError as error:
-        noticed.append(error)
-    return found, noticed
+@pytest.mark.parametrize("place", [-1, 3])
+async def test_a_run_cannot_begin_or_go_on_beyond_its_plan(place: int, path: Path) -> None:
+    add_record(path, "order-3", "retried", f'{{"actor":null,"from_index":{place}}}')
+    async with SQLitePersistence(path) as store:
+        with pytest.raises(JournalCorruptError, match=f"there is no place {place} in the plan"):
+            await Scripted.load("order-3", store)
+    draft = Draft(WorkflowStatus.PAUSED, place, (), None, None, "none")
+    plan = WorkflowStarted(0, "run", "Scripted", ("a", "b"), Settings(), {}, draft)
+    kind, body = codec.encode(plan, Codec())
+    with pytest.raises(JournalCorruptError, match=f"a draft of 2 steps stands at {place}"):
+        read_state("order-1", [Record(1, kind, 0, body, "")], Codec())
 
 
-SEED = 20_260_101
+class TestFlippedBits:
+    """The campaign does the same for as long as one likes: ``python -m tests.campaigns.bit_flips --count 10000``."""
+
+    def test_none_goes_unnoticed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert bit_flips.main(["--count", "120", "--seed", "20261125", "--jobs", "1"]) == 0
+        assert "120 bits flipped" in capsys.readouterr().out
+
+    @pytest.fixture
+    def flipper(self, tmp_path: Path) -> Iterator[Flipper]:
+        with asyncio.Runner() as runner:
+            yield Flipper(tmp_path / "flipped", runner)
+
+    def test_each_is_one_of_three(self, flipper: Flipper) -> None:
+        database, log = flipper.content("closed", ""), flipper.content("left", "-wal")
+        assert flipper.play(Flip("closed", "", database.index(b'"amount":5') + 9, 1)) == "noticed"
+        assert flipper.play(Flip("closed", "", database.index(bytes(300)) + 150, 1)) == "without effect"
+        assert flipper.play(Flip("left", "-wal", len(log) // 2, 1)) == "noticed"
+        assert flipper.play(Flip("left", "-wal", len(log) - 1, 1)) == "of the last commit of a log, which is gone"
+        assert parse(str(Flip("left", "-wal", 7, 1))) == Flip("left", "-wal", 7, 1)
+
+    def test_one_that_nobody_noticed_would_be_found(self, flipper: Flipper, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_schema, "check_log", lambda path: None)
+        with pytest.raises(Violation, match="it changed what is read, in silence"):
+            flipper.play(Flip("left", "-wal", len(flipper.content("left", "-wal")) // 2, 1))
+        monkeypatch.setattr(journal, "check_digests", lambda workflow_id, records: None)
+        monkeypatch.setattr(verification, "check_digests", lambda workflow_id, records: None)
+        place = flipper.content("closed", "").index(b'"amount":5') + 9
+        with pytest.raises(Violation, match="it changed what is read, in silence"):
+            flipper.play(Flip("closed", "", place, 1))
 
 
-def test_no_flipped_bit_goes_unnoticed(filled: Path, tmp_path: Path) -> None:
-    """Each of a few hundred: noticed in an error of ours, or without effect on what can be read."""
-    sound = filled.read_bytes()
-    expected, noticed = asyncio.run(look(Path(shutil.copy(filled, tmp_path / "sound.db"))))
-    assert noticed == []
-    dice = random.Random(SEED)
-    used = [place for place, byte in enumerate(sound) if byte]
-    outcomes: Counter[str] = Counter()
-    for number in range(300):
-        place, bit = dice.choice(used), dice.randrange(8)
-        damaged = bytearray(sound)
-        damaged[place] ^= 1 << bit
-        path = tmp_path / f"{number}.db"
-        path.write_bytes(damaged)
-        found, noticed = asyncio.run(asyncio.wait_for(look(path), 30))
-        outcomes["noticed" if noticed else "without effect"] += 1
-        assert noticed or found == expected, f"bit {bit} of byte {place} (seed {SEED}) changed what is read, in silence"
-        path.unlink()
-    assert outcomes["noticed"] > 150, outcomes
+class TestRowsThatNoEngineWrote:
+    """The campaign does the same for longer: ``python -m tests.campaigns.fuzzed_rows --count 1000000``."""
 
+    def test_raise_no_error_but_ours_and_are_never_written_to(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert fuzzed_rows.main(["--count", "1000", "--seed", "20261125", "--jobs", "1"]) == 0
+        assert "no error but ours" in capsys.readouterr().out
+        assert fuzzed_rows.main(["--seed", "20261125", "--only", "7"]) == 0
+        assert "rows changed in 1 journals" in capsys.readouterr().out
 
-def mutations(dice: random.Random, records: list[Record]) -> list[Record]:
-    """Change a few rows into others that could be in a file: other fields, kinds, places."""
-    changed = list(records)
-    for _ in range(dice.randrange(1, 4)):
-        place = dice.randrange(len(changed))
-        record = changed[place]
-        match dice.randrange(6):
-            case 0:
-                del changed[place]
-                if not changed:
-                    changed.append(record)
-            case 1:
-                changed.insert(place, dice.choice(changed))
-            case 2:
-                other = dice.randrange(len(changed))
-                changed[place], changed[other] = changed[other], changed[place]
-            case 3:
-                changed[place] = record._replace(kind=dice.choice(records).kind)
-            case 4:
-                changed[place] = record._replace(body=json.dumps(_mutated(dice, json.loads(record.body))))
-            case _:
-                changed[place] = record._replace(at=dice.choice([0, -1, 2**62, -(2**62), record.at]))
-    return changed
+    @pytest.fixture
+    def fuzzer(self, tmp_path: Path) -> Iterator[Fuzzer]:
+        with asyncio.Runner() as runner:
+            yield Fuzzer("20261125", tmp_path, runner)
 
+    def test_another_error_would_be_found(self, fuzzer: Fuzzer, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*arguments: object) -> None:
+            raise KeyError("of nobody")
 
-STRANGE: list[Any] = [
-    None,
-    True,
-    0,
-    -1,
-    2**63,
-    1.5,
-    "",
-    "a",
-    "b",
-    "\ud800",
-    [],
-    ["a"],
-    {},
-    {"$": ["tuple", [1]]},
-    {"$": 1},
-]
+        monkeypatch.setattr(fuzzing, "read_state", fail)
+        with pytest.raises(Violation, match=r"none of ours: KeyError: 'of nobody'\njournal \d+: digests made anew\n1 "):
+            deque(map(fuzzer.play, range(20)), 0)
 
+    def test_a_change_that_nobody_noticed_would_be_found(self, fuzzer: Fuzzer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fuzzing, "check_digests", lambda workflow_id, records: None)
+        with pytest.raises(Violation, match=r"a change was not noticed\njournal \d+: digests left as they were"):
+            deque(map(fuzzer.play, range(20)), 0)
 
-def _mutated(dice: random.Random, value: Any) -> Any:
-    if isinstance(value, dict) and value and dice.random() < 0.8:
-        key = dice.choice(list(value))
-        if dice.random() < 0.1:
-            return {other: item for other, item in value.items() if other != key}
-        return {**value, key: _mutated(dice, value[key])}
-    if isinstance(value, list) and value and dice.random() < 0.8:
-        place = dice.randrange(len(value))
-        return [*value[:place], _mutated(dice, value[place]), *value[place + 1 :]]
-    return dice.choice(STRANGE)
+    async def test_a_write_to_one_that_cannot_be_read_would_be_found(self) -> None:
+        store = fuzzing.Untouchable([])
+        with pytest.raises(Violation, match="something was written"):
+            await append(store, "order-1", 6)
 
+    def test_what_hangs_would_be_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def go_round() -> None:
+            while True:
+                pass
 
-def sealed(workflow_id: str, records: list[Record]) -> list[Record]:
-    """Number rows anew, and give them digests that are right, as somebody would who can rewrite the file."""
-    digest = ""
-    rows: list[Record] = []
-    for seq, record in enumerate(records, 1):
-        digest = digest_of(digest, workflow_id, seq, record.kind, record.at, record.body)
-        rows.append(record._replace(seq=seq, digest=digest))
-    return rows
-
-
-async def test_rows_that_are_forged_raise_no_error_but_ours(filled: Path) -> None:
-    """Rows whose digests are right say what they like: they are run, or refused in words of ours."""
-    async with SQLitePersistence(filled) as kept:
-        journals = [await kept.read(workflow_id) for workflow_id in IDS]
-        headers = await kept.find()
-    dice = random.Random(SEED)
-    outcomes: Counter[str] = Counter()
-    for _ in range(1_500):
-        store = InMemoryPersistence()
-        records = sealed("order-1", mutations(dice, dice.choice(journals)))
-        header: Header = dice.choice(headers)._replace(workflow_id="order-1", version=len(records))
-        await store.append("order-1", records, expected_version=0, header=header)
-        for act in FORGED_ACTS:
-            before = await store.read("order-1")
-            try:
-                await act(store)
-                outcomes["passed"] += 1
-            except WorkflowError as error:
-                outcomes[type(error).__name__] += 1
-                if isinstance(error, JournalCorruptError | JournalTooNewError):
-                    assert await store.read("order-1") == before
-    assert outcomes["passed"] > 1_000, outcomes
-    assert outcomes["JournalCorruptError"] > 1_000, outcomes
-
-
-async def _verify(store: InMemoryPersistence) -> None:
-    await verify(store)
-
-
-def _verb(name: str, *arguments: Any) -> Callable[[InMemoryPersistence], Any]:
-    async def act(store: InMemoryPersistence) -> None:
-        workflow = await Scripted.load("order-1", store)
-        repr(workflow)
-        workflow.to_dict()
-        assert workflow.execution_time is None or workflow.execution_time >= 0
-        await getattr(workflow, name)(*arguments)
-
-    return act
-
-
-FORGED_ACTS = [
-    _verify,
-    _verb("approve"),
-    _verb("resume"),
-    _verb("skip_rollback", "a", "by hand"),
-    _verb("retry_rollback"),
-    _verb("retry"),
-]
+        monkeypatch.setattr(fuzzing, "_PATIENCE", 0.02)
+        with pytest.raises(fuzzing.Hang), fuzzing.no_hang():
+            go_round()
 
 
 class TestVerifyBesideRuns:

@@ -6,18 +6,17 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
-from crash_simulation import Script, scripts
+from crash_simulation import Script
 from dotmac_workflows import InMemoryPersistence, verify
 from dotmac_workflows._core import codec
 from dotmac_workflows.persistence import Header, LeaseChange, Record
-from dotmac_workflows.testing._judge import Effect, Violation, judge_run
+from dotmac_workflows.testing._judge import Violation, judge_run
 from dotmac_workflows.values import Codec
 from processes.judging import end_of, ends_without_crashes
-from processes.orders import NAMES, Ledger, Order, bring_to_its_end
+from processes.orders import ListedEffects, Order, bring_to_its_end, scripts_of
 
 SEED = 20_260_704
 
@@ -73,18 +72,6 @@ class LosingStore(InMemoryPersistence):
             raise Lost
 
 
-class ListedEffects(Ledger):
-    """A ledger in memory: only the process is lost here, and only seemingly."""
-
-    def __init__(self) -> None:
-        self.effects: list[Effect] = []
-
-    def append(self, line: dict[str, Any]) -> None:
-        step = line["step"]
-        effect = Effect(line["phase"], step, NAMES.index(step), line["visit"], line["attempt"], line["key"])
-        self.effects.append(effect)
-
-
 async def play(script: Script, at: int, *, after: bool) -> LosingStore:
     """Bring a run to its end, losing the process on the way, and judge it."""
     store, ledger = LosingStore(at, after=after), ListedEffects()
@@ -123,7 +110,7 @@ def play_all(script: Script) -> int:
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_process_lost_at_any_append(length: int) -> None:
     print(f"seed {SEED}")
-    some = random.Random(SEED).sample(list(scripts(length)), 25)
+    some = random.Random(SEED).sample(scripts_of(length), 25)
     played = sum(play_all(script) for script in some)
     print(f"{played} plays")
     assert played > 150

@@ -493,6 +493,35 @@ class TestHeartbeat:
         await fired
         assert store.asked == asked
 
+    @pytest.mark.parametrize(
+        "error", [LeaseLostError("Nobody holds it.", workflow_id="order-1", owner=None), PersistenceError("closed")]
+    )
+    async def test_a_renewal_that_comes_after_the_end_of_the_run_says_nothing(
+        self, error: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It waits behind the append that ends the run and lets go of the lease; then the store may be closed."""
+        asked, ended, reads = asyncio.Event(), asyncio.Event(), list[str]()
+
+        class Late(InMemoryPersistence):
+            async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
+                asked.set()
+                await ended.wait()
+                raise error
+
+            async def read(self, workflow_id: str, *, after: int = 0) -> list[Record]:
+                reads.append(workflow_id)
+                raise PersistenceError("It is closed.")
+
+        async def step() -> WorkflowResult:
+            await asyncio.wait_for(asked.wait(), 10)
+            return WorkflowResult(True, "a")
+
+        await Long("order-1", ["a"], persistence=Late(), script={"a": lambda _: step()}).execute()
+        ended.set()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+        assert reads == []
+
 
 class TestTakenOver:
     async def test_a_driver_that_was_overtaken_changes_nothing_and_says_so(self, store: Store) -> None:

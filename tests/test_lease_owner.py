@@ -334,3 +334,52 @@ def test_a_forked_child_is_another_owner_and_holds_nothing_of_its_parents() -> N
     lease.drop("parent's")
     assert said[0].split(":")[1] == str(child)
     assert said[1:] == ["False", "0", "0"]
+
+
+def test_a_pid_has_one_to_ten_digits_and_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_start_time", lambda pid: "another")
+    for pid in ("7", "1234567890"):
+        assert lease._is_gone(pid, "start")
+    for pid in ("", "0", "00", "12345678901", "-7", "+7", "1_0", " 7", "\u0667", "x"):
+        assert not lease._is_gone(pid, "start"), pid
+
+
+def test_a_process_that_is_hidden_is_looked_for_without_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as process:
+        monkeypatch.setattr(lease, "_start_time", lambda pid: None)
+        assert not lease._is_gone(str(process.pid), "start")
+        sent: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "kill", lambda pid, signal: sent.append((pid, signal)))
+        assert not lease._is_gone(str(process.pid), "start")
+        assert sent == [(process.pid, 0)]
+
+
+def test_an_owner_whose_start_nobody_knows_keeps_its_lease() -> None:
+    with running() as process:
+        assert not is_free(owner(pid=process.pid, start=""))
+        assert not is_free(owner(pid=process.pid, start="").rpartition(":")[0])
+        assert not is_free(owner(pid=process.pid, start="x") + ":")
+
+
+def test_a_process_may_have_any_name() -> None:
+    rename = r"open('/proc/self/comm', 'wb', buffering=0).write(b') Z 1 \xff\xe9 ('); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with open(f"/proc/{process.pid}/stat", "rb") as stat:
+                name, _, fields = stat.read().rpartition(b") ")
+            assert name.endswith(b"() Z 1 \xff\xe9 (")
+            start = fields.split()[19].decode()
+            assert lease._start_time(process.pid) == start
+            assert not is_free(owner(pid=process.pid, start=start))
+        finally:
+            process.kill()
+
+
+def test_one_that_has_exited_began_at_no_time() -> None:
+    with running() as process:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # and leave it a zombie
+        assert lease._start_time(process.pid) == ""
+    assert lease._start_time(process.pid) is None

@@ -4,14 +4,24 @@ Shutting down is not cancelling: nothing terminal is recorded, the lease is let 
 """
 
 import asyncio
+import inspect
 import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
 
-from dotmac_workflows import PersistenceError, WorkflowResult, WorkflowStatus
+from dotmac_workflows import (
+    InMemoryPersistence,
+    LeaseLostError,
+    PersistenceError,
+    Runtime,
+    WorkflowResult,
+    WorkflowStatus,
+)
 from dotmac_workflows._core.events import StepStarted
+from dotmac_workflows._run import lease
+from dotmac_workflows.testing import FakeClock
 from workflows import (
     ABC,
     Backend,
@@ -243,3 +253,93 @@ async def test_a_run_that_was_left_may_be_paused_or_cancelled_by_anybody(backend
         await cancelled.execute()
     await cancelled.cancel()
     assert seen(cancelled) == ("cancelled", ["a", "b!"])
+
+
+class SlowToRenew(InMemoryPersistence):
+    """Takes a minute to renew a lease, and ends what it has begun whoever is cancelled, as a store must."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.under_way = self.is_full = False
+
+    async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
+        self.under_way = True
+        self.begun.set()
+        writing = asyncio.create_task(asyncio.sleep(60))
+        while not writing.done():
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                continue
+        self.under_way = False
+        return await super().renew(workflow_id, token, expires_at)
+
+    async def append(self, workflow_id: str, records: Any, **how: Any) -> None:
+        if self.is_full:
+            raise PersistenceError("disk full")
+        await super().append(workflow_id, records, **how)
+
+
+async def _is_taken_over(workflow: Order, name: str) -> WorkflowResult:
+    assert isinstance(workflow.runtime.clock, FakeClock)
+    workflow.runtime.clock.advance(31)
+    other = await Order.load("order-1", workflow.persistence)  # type: ignore[arg-type]  # it has one
+    other.runtime = workflow.runtime
+    await other.resume()
+    return WorkflowResult(True, name)
+
+
+def _fills_the_disk(workflow: Order, name: str) -> WorkflowResult:
+    assert isinstance(workflow.persistence, SlowToRenew)
+    workflow.persistence.is_full = True
+    return WorkflowResult(True, name)
+
+
+@pytest.mark.parametrize(
+    ("then", "error"),
+    [
+        (InTurn(None), type(None)),
+        (fails(), type(None)),
+        (raises(Shutdown()), Shutdown),
+        (_fills_the_disk, PersistenceError),
+        (_is_taken_over, LeaseLostError),
+    ],
+    ids=["all is well", "a failure", "the process is told to stop", "a failing store", "a lost lease"],
+)
+@pytest.mark.parametrize("cancels", [0, 1, 2])
+def test_a_renewal_that_is_under_way_has_ended_when_the_run_is_left(
+    then: Behaviour, error: type[BaseException | None], cancels: int
+) -> None:
+    """Invariant 16, for the one write that the driver does not wait for as it goes."""
+    clock = FakeClock()
+
+    async def main() -> None:
+        store = SlowToRenew()
+
+        async def step(workflow: Order, name: str) -> Any:
+            await store.begun.wait()
+            answer = then(workflow, name)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        order = Order("order-1", ["a"], persistence=store, does={"a": step})
+        order.runtime = Runtime(clock=clock)
+        task = asyncio.create_task(order.execute())
+        await store.begun.wait()
+        for _ in range(cancels):
+            await asyncio.sleep(10)  # by then it waits for the renewal
+            task.cancel()
+        await asyncio.wait([task])
+        assert not store.under_way
+        if cancels and error is not Shutdown:  # which is on its way already
+            assert task.cancelled()
+        else:
+            assert type(task.exception()) is error
+        assert not lease._live, "nobody holds it any more"
+        store.is_full = False
+        again = await Order.load("order-1", store)
+        await again.resume()
+        assert again.is_completed or again.is_failed
+        assert await store.lease("order-1") is None
+
+    clock.run(main())

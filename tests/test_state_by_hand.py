@@ -429,3 +429,16 @@ async def test_while_one_verb_waits_for_the_step_another_may_look_but_not_set(ba
     assert (order.status, order.to_dict()["status"]) == (WorkflowStatus.RUNNING, "running")
     held.go.set()
     await within(task)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), True, "1"])
+async def test_a_hand_made_result_whose_time_is_none_is_refused(store: Store, seconds: Any) -> None:
+    order = Order("order-1", ["a", "b"], persistence=store)
+    order.results = [WorkflowResult(True, "a", execution_time=seconds)]
+    order.current_step_index = 1
+    with pytest.raises(
+        WorkflowConfigurationError, match="execution_time is of type .* finite number of seconds"
+    ) as caught:
+        await order.execute()
+    assert caught.value.workflow_id == "order-1"
+    assert (await store.read("order-1"), order.ledger) == ([], [])

@@ -165,7 +165,11 @@ class Verbs:
         )
         try:
             await drive(host, state, pending)
-        except (GeneratorExit, LeaseLostError, PersistenceError):
+            await host.rest()
+        except GeneratorExit:
+            raise  # it may not await
+        except (LeaseLostError, PersistenceError):
+            await host.rest()
             raise
         except BaseException:
             await host.release()
@@ -290,7 +294,7 @@ class Verbs:
     def _sealed(self, journal: Journal, events: list[Event]) -> list[Event]:
         try:
             return [journal.seal(e) if isinstance(e, WorkflowStarted | Approved) else e for e in events]
-        except (ResultNotSerializableError, PayloadTooLargeError) as error:
+        except (ResultNotSerializableError, PayloadTooLargeError, WorkflowConfigurationError) as error:
             error.workflow_id = self._workflow.workflow_id
             raise
 

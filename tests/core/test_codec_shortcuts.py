@@ -183,3 +183,60 @@ def test_what_is_sealed_is_nobody_elses(kind: type[ev.RollbackStepSucceeded], te
             value.append(2)
     result.data["b"] = 2
     assert sealed.result == WorkflowResult(True, "pay", json.loads(text), execution_time=0.5)
+
+
+def refuse(*_: object) -> Any:
+    raise AssertionError("the long way was taken")
+
+
+def shortcut_results() -> list[WorkflowResult]:
+    """Return results that are ordinary, each with another field that most have not."""
+    full = WorkflowResult(True, "pay", {"a": 1, "b": 0.5, "c": None, "d": True, "e": "é"}, None, None, 0.5)
+    error, message = WorkflowResult(False, "pay", error="code"), WorkflowResult(False, "pay", message="said")
+    both = WorkflowResult(False, "pay", error="code", message="said", requires_approval=True)
+    for result in (error, message, both):
+        result.execution_time = 0.5
+    return [full, error, message, both]
+
+
+@pytest.mark.parametrize("result", shortcut_results())
+@pytest.mark.parametrize("kind", [ev.StepSucceeded, ev.RollbackStepSucceeded, ev.RollbackStepSkipped])
+def test_an_ordinary_outcome_is_sealed_without_being_read(
+    kind: Any, result: WorkflowResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = kind(1, result, True) if kind is ev.StepSucceeded else kind(1, result)
+    name, body = codec.encode(event, Codec())
+    read: Any = codec.decode(name, 1, body, Codec())
+    monkeypatch.setattr(codec, "decode", refuse)
+    sealed, _ = codec.seal(event, Codec())
+    assert (type(sealed), typed(sealed.result), sealed[2:]) == (kind, typed(read.result), read[2:])
+    assert sealed.result is not result
+
+
+@pytest.mark.parametrize("metadata", [{}, {"a": 1, "b": 0.5, "c": None, "d": True, "e": "é"}])
+@pytest.mark.parametrize("settings", [ev.Settings(), ev.Settings(True, False, True, True, "halt")])
+def test_an_ordinary_plan_is_sealed_without_being_read(
+    metadata: dict[str, Any], settings: ev.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = ev.WorkflowStarted(1, "0123abcd", "Order", ("pay", "ship"), settings, metadata, None)
+    monkeypatch.setattr(codec, "decode", refuse)
+    sealed, _ = codec.seal(plan, Codec())
+    assert sealed == plan
+    assert sealed.metadata is not metadata
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.StepStarted(1, "pay", 0, 1, 2),
+        ev.RollbackStepStarted(1, "pay", 0, 1, 2),
+        ev.StepSucceeded(1, WorkflowResult(True, "pay"), False),
+        ev.RollbackStepSucceeded(1, WorkflowResult(True, "pay")),
+        ev.RollbackStepSkipped(1, WorkflowResult(True, "pay")),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_an_event_of_every_step_is_written_without_the_table(event: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = codec._write_fields(event, Codec())
+    monkeypatch.setattr(codec, "_write_fields", refuse)
+    assert codec.encode(event, Codec())[1] == body

@@ -1,50 +1,152 @@
-"""Every prefix of a journal amounts to the state that was live there (invariant 12), for random workflows.
+"""Invariant 12: what is folded of any prefix of a journal is what was live there, and what comes next is the same.
 
-The campaign does the same for as long as one likes: ``python -m tests.campaigns.prefixes --count 100000``.
+The campaign folds the same for as long as one likes: ``python -m tests.campaigns.prefixes --count 100000``.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from campaigns import prefixes
+import dotmac_workflows._run.drive as loop
+import random_workflows
+from campaigns import prefixes as campaign
+from dotmac_workflows._core import codec, state
 from dotmac_workflows._core import events as ev
+from dotmac_workflows._core.actions import Decision
+from dotmac_workflows._core.decide import decide
+from dotmac_workflows._core.events import Event
 from dotmac_workflows._core.state import FOLD, RunState
+from dotmac_workflows.testing._judge import Violation
+from dotmac_workflows.values import Codec
+from random_workflows import fold_every_prefix
+
+SEED = 20_261_125
 
 
-def test_the_campaign_compares_every_prefix(capsys: pytest.CaptureFixture[str]) -> None:
-    assert prefixes.main(["--count", "300", "--seed", "7", "--jobs", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "seed 7" in said
-    compared = int(said.split(" prefixes")[0].split()[-1])
-    assert compared > 5_000
-    assert compared == sum(prefixes.compare(f"7/{number}") for number in range(300))
+def fold(count: int) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for seed in range(SEED, SEED + count):
+        counts.update(fold_every_prefix(seed)[1])
+    return counts
 
 
-def remembers_who(state: RunState, event: Any, rightly: Callable[[RunState, Any], None]) -> None:
-    """Fold what was not read back, but was made here: a difference between the live and the folded."""
-    rightly(state, event)
-    if type(event.step) is _Live:
-        state.owner = "the live one"
+def test_every_prefix_amounts_to_what_was_live_there() -> None:
+    print(f"seed {SEED}")
+    counts = fold(400)
+    assert [kind for kind in campaign.KINDS if not counts[kind]] == []
+    assert counts["prefixes"] > 8_000
 
 
-class _Live(str):
-    """A text as only the process that made it has it."""
+# It has power: each fault that is planted here is found.
+
+Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def test_a_state_that_only_the_live_run_has_is_found(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def read_without_a_gate(patch: pytest.MonkeyPatch) -> None:
+    """What is read back is not what was written."""
+    rightly = codec.decode
+
+    def read(kind: str, at: int, body: str, values: Codec) -> Event:
+        event = rightly(kind, at, body, values)
+        return event._replace(gated=False) if isinstance(event, ev.StepSucceeded) else event
+
+    patch.setattr(codec, "decode", read)
+
+
+def folded_by_what_was_folded_before(patch: pytest.MonkeyPatch) -> None:
+    """A fold that keeps something of its own beside the state."""
+    rightly, seen = FOLD[ev.StepStarted], [0]
+
+    def started(run: RunState, event: ev.StepStarted) -> None:
+        rightly(run, event)
+        seen[0] += 1
+        run.gates += seen[0] % 7 == 0
+
+    patch.setitem(FOLD, ev.StepStarted, started)
+
+
+def known_only_to_the_driver(patch: pytest.MonkeyPatch) -> None:
+    """The driver sets something in its state that no event says."""
+    rightly = decide
+
+    def deciding(run: RunState, now: int) -> Decision:
+        decision = rightly(run, now)
+        if run.undoing is not None:
+            run.approval_data = {"undone": True}
+        return decision
+
+    patch.setattr(loop, "decide", deciding)
+
+
+def decided_by_writing(patch: pytest.MonkeyPatch) -> None:
+    """`decide` changes the state that it is asked about."""
+    rightly = decide
+
+    def deciding(run: RunState, now: int) -> Decision:
+        decision = rightly(run, now)
+        run.visits["reserve"] = run.visits.get("reserve", 0) + 1
+        return decision
+
+    patch.setattr(random_workflows, "decide", deciding)
+
+
+def a_list_of_two_states(patch: pytest.MonkeyPatch) -> None:
+    """The fold changes what an event holds, which is folded again by others."""
+    rightly = FOLD[ev.Approved]
+
+    def approved(run: RunState, event: ev.Approved) -> None:
+        event.data["times"] = event.data.get("times", 0) + 1
+        rightly(run, event)
+
+    patch.setitem(FOLD, ev.Approved, approved)
+
+
+def a_step_that_is_found_elsewhere(patch: pytest.MonkeyPatch) -> None:
+    """Replaying sees a fault in a journal that is right."""
+    patch.setattr(
+        state,
+        "_check_place",
+        lambda run, event: None if run.steps.index(event.step) == event.position else run.results.clear(),
+    )
+
+
+FAULTS: dict[Plant, str] = {
+    read_without_a_gate: "invariant 12 (read back|stored)",
+    folded_by_what_was_folded_before: "invariant 12",
+    known_only_to_the_driver: "invariant 12",
+    decided_by_writing: "invariant 12 prefix",
+    a_list_of_two_states: "invariant 12",
+    a_step_that_is_found_elsewhere: "invariant 12",
+}
+
+
+@pytest.mark.parametrize("plant", FAULTS)
+def test_a_planted_fault_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Violation, match=f"^{FAULTS[plant]}"):
+        fold(100)
+
+
+# The campaign.
+
+
+def test_the_campaign_plays_as_many_as_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert campaign.main(["--count", "20", "--seed", "7", "--jobs", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "seed 7, 1 processes"
+    assert said[-1].startswith("20 workflows in ")
+
+
+def test_the_campaign_names_the_workflow_that_broke_a_promise(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crash_simulation.NAMES", tuple(_Live(f"step {number}") for number in range(12)))
-    rightly = FOLD[ev.StepStarted]
-    monkeypatch.setitem(FOLD, ev.StepStarted, lambda state, event: remembers_who(state, event, rightly))
-    assert prefixes.main(["--count", "200", "--seed", "7", "--jobs", "1"]) == 1
-    said = capsys.readouterr().err
-    assert "again: python -m tests.campaigns.prefixes --only 7/0\n" in said
-
-
-def test_a_campaign_of_nothing_is_an_error() -> None:
-    with pytest.raises(SystemExit) as told:
-        prefixes.main(["--count", "0"])
-    assert told.value.code == 2
+    with monkeypatch.context() as patch:
+        decided_by_writing(patch)
+        assert campaign.main(["--count", "60", "--seed", "7", "--jobs", "1"]) == 1
+        *broken, again = capsys.readouterr().err.splitlines()
+        seed = again.removeprefix("again: python -m tests.campaigns.prefixes --only ")
+        assert campaign.main(["--only", seed]) == 1
+        assert capsys.readouterr().err.splitlines() == broken
+    assert campaign.main(["--only", seed]) == 0
+    assert "WorkflowStarted" in capsys.readouterr().out

@@ -1,36 +1,52 @@
-"""Writes the golden journals: ``python tests/golden/make.py``, from the repository.
+"""Writes the golden journals and the golden store of a release, which every later version is to read for ever.
 
-Each is a run of a workflow here, as the store got it, and what it is to amount to for ever. A file that is there is
-never written again: a journal that a release wrote stays as it is, whatever later versions write. Give the files of a
-new format a folder of their own.
+``python tests/golden/make.py v1.1``, from the repository, makes the folder ``tests/golden/v1.1``. Do so once for each
+release that writes anything anew: another kind of event, another form of one that is there, another schema; the tests
+say when (``tests/core/test_golden_journals.py`` fails while any form that the codec may write is in no golden journal).
+
+A folder that is there is refused, and stays as it is: what a release wrote is a fact, whatever later versions write.
+While its release is still being made, ``--add`` writes the files that it lacks, and none that it has.
+
+Each JSON file is a run of a workflow here, as the store got it, and what it is to amount to. ``store.sqlite`` holds
+some of them as SQLite keeps them, and ``store.json`` what is to be found in it.
 """
 
+import argparse
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-from dotmac_workflows import InMemoryPersistence, Runtime, Workflow, WorkflowResult  # noqa: E402 - needs the path
+from dotmac_workflows import (  # noqa: E402 - needs the path
+    InMemoryPersistence,
+    Persistence,
+    PersistenceError,
+    Runtime,
+    SQLitePersistence,
+    Workflow,
+    WorkflowResult,
+)
 from dotmac_workflows._core import codec  # noqa: E402
 from dotmac_workflows._core.events import RollbackStepFailed, StepFailed  # noqa: E402
 from dotmac_workflows._run import lease  # noqa: E402
 from dotmac_workflows._run.journal import digest_of  # noqa: E402
-from dotmac_workflows.persistence import Record  # noqa: E402
+from dotmac_workflows.persistence import LeaseChange, Record  # noqa: E402
 from dotmac_workflows.testing import FakeClock  # noqa: E402
-from dotmac_workflows.values import Codec  # noqa: E402
+from dotmac_workflows.values import Codec, CodecType  # noqa: E402
 
-FORMAT = "v1"
 WORKFLOW_ID = "order-42"
 STEPS = ["reserve", "book", "send"]
 TRACEBACK = (
@@ -58,13 +74,37 @@ EVERY_VALUE = {
     "dollar": {"$": ["tuple", [1]]},
 }
 """Apart from a time in a zone, which a machine without a zone database cannot read."""
+
+
+@dataclass(frozen=True)
+class Money:
+    """A type that the user registered."""
+
+    amount: Decimal
+    currency: str
+
+
+OTHER_VALUES = {
+    "price": Money(Decimal("9.90"), "EUR"),
+    "second time": time(2, 30, fold=1),
+    "second datetime": datetime(2026, 10, 25, 2, 30, fold=1),
+    "west": datetime(2026, 7, 1, 12, 30, tzinfo=timezone(-timedelta(hours=3, minutes=30))),
+    "back": -timedelta(days=1, microseconds=1),
+    "small": Decimal("-0E-10"),
+    "none": {"list": [], "tuple": (), "set": set(), "bytes": b"", "dict": {}},
+    "deep": [{"$": [{"$": ({1, (2, 3)},)}]}],
+}
+WITH_DATA: dict[str, dict[str, Any]] = {"every value": EVERY_VALUE, "other values": OTHER_VALUES, "nothing": {}}
+CODEC = Codec(
+    [CodecType(Money, "acme.money", lambda value: [value.amount, value.currency], lambda parts: Money(*parts))]
+)
 CLOCK = FakeClock()
 
 
 class Order(Workflow):
     """Does what its metadata says of each step."""
 
-    runtime = Runtime(clock=CLOCK)
+    runtime = Runtime(clock=CLOCK, codec=CODEC)
 
     async def execute_step(self, step: str) -> WorkflowResult:
         CLOCK.advance(0.25)
@@ -82,7 +122,11 @@ class Order(Workflow):
         if does == "zoned":
             late = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
             return WorkflowResult(True, step, {"late": late})
-        data = EVERY_VALUE if does == "every value" else {"did": step}
+        data: dict[str, Any] = {"did": step}
+        if does in WITH_DATA:
+            data = WITH_DATA[does]
+        if does == "pause, says nobody":
+            await self.pause()
         return WorkflowResult(True, step, data, requires_approval=does == "ask")
 
     async def rollback_step(self, step: str) -> WorkflowResult | None:
@@ -90,6 +134,8 @@ class Order(Workflow):
         does = self.metadata.get(f"undo {step}", "ok")
         if does == "none":
             return None
+        if does == "shut down" and self.step_context.attempt == 1:
+            raise KeyboardInterrupt
         if does == "raise":
             raise TimeoutError("no answer")
         if does == "fail" or (does == "fail once" and self.step_context.visit == 1):
@@ -166,14 +212,18 @@ async def cancelled_in_a_step(store: InMemoryPersistence) -> None:
 
 async def shut_down_and_resumed(store: InMemoryPersistence) -> None:
     run = order(store, {"book": "shut down"})
+    _shut_down(run)
+    await (await Order.load(WORKFLOW_ID, store)).resume()
+
+
+def _shut_down(run: Order) -> None:
+    """Execute a run until it is shut down; by hand, since an event loop lets a KeyboardInterrupt end everything."""
     coroutine = run.execute()
     try:
-        # Driven by hand: an event loop lets a KeyboardInterrupt end everything.
         while True:
             coroutine.send(None)
     except KeyboardInterrupt:
         pass
-    await (await Order.load(WORKFLOW_ID, store)).resume()
 
 
 async def from_a_draft(store: InMemoryPersistence) -> None:
@@ -187,6 +237,117 @@ async def from_a_draft(store: InMemoryPersistence) -> None:
         "require_approval": True,
     }
     await Order.from_dict(kept, persistence=store).approve_and_continue({"by": "letter"})
+
+
+async def of_other_values(store: InMemoryPersistence) -> None:
+    await order(store, {"reserve": "other values", "book": "nothing", "about": OTHER_VALUES}).execute()
+
+
+async def said_by_nobody(store: InMemoryPersistence) -> None:
+    """By nobody who gave a name, or a reason."""
+    run = order(store, {"reserve": "pause, says nobody", "book": "ask"}, require_approval=True)
+    await run.execute()
+    await run.resume()
+    await run.reject_and_cancel()
+
+
+async def undone_by_nobody(store: InMemoryPersistence) -> None:
+    run = order(store, {"send": "fail", "undo book": "fail"})
+    await run.execute()
+    await run.skip_rollback("book", "booked back by hand")
+    await run.retry()
+
+
+async def cancelled_by_nobody(store: InMemoryPersistence) -> None:
+    run = order(store, {"reserve": "ask", "book": "ask"}, require_approval=True)
+    await run.execute()
+    await run.approve_and_continue()
+    await run.cancel()
+
+
+async def paused(store: InMemoryPersistence) -> None:
+    await order(store, {"reserve": "pause"}).execute()
+
+
+async def left_in_a_step(store: InMemoryPersistence) -> None:
+    """By a process that died: it holds its lease."""
+
+    class Dying(InMemoryPersistence):
+        async def append(self, workflow_id: str, records: Sequence[Record], **how: Any) -> None:
+            if "step_succeeded" in [record.kind for record in records] and how["expected_version"] > 3:
+                raise PersistenceError("the process is dead")
+            await super().append(workflow_id, records, **how)
+
+    dying = Dying()
+    vars(dying).update(vars(store))  # the very same rows
+    try:
+        await order(dying, {}).execute()
+    except PersistenceError:
+        pass
+
+
+async def shut_down_in_a_rollback(store: InMemoryPersistence) -> None:
+    _shut_down(order(store, {"send": "fail", "undo book": "shut down"}))
+    await (await Order.load(WORKFLOW_ID, store)).resume()
+
+
+async def in_other_letters(store: InMemoryPersistence) -> None:
+    """Steps, names and reasons that are not ASCII."""
+    steps = ["réserver", "予約", "an Kunden \U0001f4e6"]
+    run = Order(WORKFLOW_ID, steps, {"予約": "ask"}, persistence=store)
+    run.configure(require_approval=True)
+    await run.execute()
+    await run.reject_and_cancel("zu teuer \u2013 \U0001f61e", actor="prüferin@example.com")
+
+
+def draft(store: InMemoryPersistence, status: str, results: Sequence[str], **kept: Any) -> Order:
+    """Return an order as somebody kept it elsewhere; a result with a mark failed."""
+    shown = {
+        "workflow_id": WORKFLOW_ID,
+        "steps": STEPS,
+        "status": status,
+        "current_step_index": len(results),
+        "results": [
+            {"success": False, "step": step[:-1], "error": "stuck"}
+            if step.endswith("!")
+            else {"success": True, "step": step}
+            for step in results
+        ],
+        **kept,
+    }
+    return Order.from_dict(shown, persistence=store)
+
+
+async def from_a_draft_not_begun(store: InMemoryPersistence) -> None:
+    await draft(store, "pending", [], current_step_index=1, approval_data={"by": "letter"}).execute()
+
+
+async def from_a_paused_draft(store: InMemoryPersistence) -> None:
+    await draft(store, "paused", ["reserve"]).resume()
+
+
+async def from_a_running_draft(store: InMemoryPersistence) -> None:
+    await draft(store, "running", ["reserve"]).resume()
+
+
+async def from_a_draft_being_undone(store: InMemoryPersistence) -> None:
+    results = ["reserve", "book", "send!", "rollback_book"]
+    await draft(store, "running", results, current_step_index=2, rollback_status="running").resume()
+
+
+async def from_a_failed_draft(store: InMemoryPersistence) -> None:
+    await draft(store, "failed", ["reserve", "book!"], current_step_index=1).retry()
+
+
+async def from_an_undone_draft(store: InMemoryPersistence) -> None:
+    results = ["reserve", "book!", "rollback_reserve"]
+    await draft(store, "failed", results, current_step_index=1, rollback_status="done").retry()
+
+
+async def from_an_incomplete_draft(store: InMemoryPersistence) -> None:
+    results = ["reserve", "book", "send!", "rollback_book!", "rollback_reserve"]
+    run = draft(store, "cancelled", results, current_step_index=2, rollback_status="incomplete")
+    await run.retry_rollback()
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -203,53 +364,125 @@ SCENARIOS: tuple[Scenario, ...] = (
     cancelled_in_a_step,
     shut_down_and_resumed,
     from_a_draft,
+    of_other_values,
+    said_by_nobody,
+    undone_by_nobody,
+    cancelled_by_nobody,
+    paused,
+    left_in_a_step,
+    shut_down_in_a_rollback,
+    in_other_letters,
+    from_a_draft_not_begun,
+    from_a_paused_draft,
+    from_a_running_draft,
+    from_a_draft_being_undone,
+    from_a_failed_draft,
+    from_an_undone_draft,
+    from_an_incomplete_draft,
 )
+STORED: tuple[Scenario, ...] = (completed, waiting, left_in_a_step, incomplete, paused)
+"""What the golden store holds."""
 
 
-def without_paths(rows: list[Record]) -> list[Record]:
-    """Return the journal with another traceback: one names the files of the machine that it comes from."""
-    values, digest, made = Codec(), "", []
+def without_paths(rows: list[Record], workflow_id: str = WORKFLOW_ID) -> list[Record]:
+    """Return the journal with another traceback, as of a run of that id: one names the files of the machine."""
+    digest, made = "", []
     for row in rows:
-        event = codec.decode(row.kind, row.at, row.body, values)
+        event = codec.decode(row.kind, row.at, row.body, CODEC)
         if getattr(event, "traceback", None) is not None:
             assert isinstance(event, StepFailed | RollbackStepFailed)
             event = event._replace(traceback=TRACEBACK)
-        kind, body = codec.encode(event, values)
-        digest = digest_of(digest, WORKFLOW_ID, row.seq, kind, row.at, body)
+        kind, body = codec.encode(event, CODEC)
+        digest = digest_of(digest, workflow_id, row.seq, kind, row.at, body)
         made.append(Record(row.seq, kind, row.at, body, digest))
     return made
+
+
+async def shown(workflow_id: str, store: Persistence) -> dict[str, Any]:
+    """Return what a run shows of itself, apart from values that JSON cannot hold, which a test compares as they are."""
+    found = (await Order.load(workflow_id, store)).to_dict()
+    for name in ("metadata", "approval_data"):
+        del found[name]
+    for result in found["results"]:
+        del result["data"]
+    return found
 
 
 async def golden(scenario: Scenario) -> dict[str, Any]:
     """Return what the file of a scenario holds."""
     store = InMemoryPersistence()
     await scenario(store)
-    run = await Order.load(WORKFLOW_ID, store)
-    shown = run.to_dict()
-    # What has values that JSON cannot hold is compared with EVERY_VALUE itself.
-    for name in ("metadata", "approval_data"):
-        del shown[name]
-    for result in shown["results"]:
-        del result["data"]
     return {
         "records": [row._asdict() for row in without_paths(await store.read(WORKFLOW_ID))],
-        "shown": shown,
+        "shown": await shown(WORKFLOW_ID, store),
     }
 
 
-def main() -> None:
+async def golden_store(path: Path) -> dict[str, Any]:
+    """Make the store, and return what is to be found in it."""
+    async with SQLitePersistence(path) as store:
+        for scenario in STORED:
+            memory = InMemoryPersistence()
+            await scenario(memory)
+            workflow_id = f"order-{scenario.__name__}"
+            ((header,), lease) = await memory.find(), await memory.lease(WORKFLOW_ID)
+            await store.append(
+                workflow_id,
+                without_paths(await memory.read(WORKFLOW_ID), workflow_id),
+                expected_version=0,
+                header=header._replace(workflow_id=workflow_id),
+                lease=None if lease is None else LeaseChange(lease.token, lease.owner, lease.expires_at, None),
+            )
+        return await contents(store)
+
+
+async def contents(store: SQLitePersistence) -> dict[str, Any]:
+    """Return all that is to be found in a store, as JSON has it."""
+    headers = await store.find()
+    found = {
+        "headers": headers,
+        "leases": {header.workflow_id: await store.lease(header.workflow_id) for header in headers},
+        "records": {header.workflow_id: await store.read(header.workflow_id) for header in headers},
+        "shown": {header.workflow_id: await shown(header.workflow_id, store) for header in headers},
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return as_json
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python tests/golden/make.py", description=__doc__)
+    parser.add_argument("folder", help="the release, such as v1.1")
+    parser.add_argument("--add", action="store_true", help="write the files that a folder lacks")
+    options = parser.parse_args(arguments)
+    folder = HERE / options.folder
+    if folder.exists() and not options.add:
+        print(f"error: {folder.name} is there, and stays as it is: a release has its own", file=sys.stderr)
+        return 1
+    folder.mkdir(exist_ok=True)
     numbers = count(1)
-    os.urandom = lambda size: next(numbers).to_bytes(size, "big")
-    lease.this_owner = lambda: "host-7:4242:98765:11111111-2222-3333-4444-555555555555:[4026531836]"
-    for scenario in SCENARIOS:
-        path = HERE / FORMAT / f"{scenario.__name__}.json"
-        if path.exists():
-            print(f"{path.name} is there, and stays as it is")
-            continue
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(asyncio.run(golden(scenario)), indent=1) + "\n", encoding="ascii")
-        print(f"{path.name} written")
+    with (
+        patch("os.urandom", lambda size: next(numbers).to_bytes(size, "big")),
+        patch.object(
+            lease, "this_owner", lambda: "host-7:4242:98765:11111111-2222-3333-4444-555555555555:[4026531836]"
+        ),
+    ):
+        for scenario in SCENARIOS:
+            write(folder / f"{scenario.__name__}.json", partial(golden, scenario))
+        write(folder / "store.json", partial(golden_store, folder / "store.sqlite"))
+    for left in folder.glob("store.sqlite-*"):
+        left.unlink()
+    return 0
+
+
+def write(path: Path, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> None:
+    """Write a file that is not there."""
+    if path.exists():
+        print(f"{path.name} is there, and stays as it is")
+        return
+    text = json.dumps(asyncio.run(make()), indent=1) + "\n"
+    path.write_text(text, encoding="ascii")
+    print(f"{path.name} written")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

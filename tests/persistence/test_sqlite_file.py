@@ -361,6 +361,7 @@ def test_the_settings_are_the_fastest_that_are_safe() -> None:
         ((3, 45, 0), False),
         ((3, 50, 6), False),
         ((3, 50, 7), True),
+        ((3, 51, 0), False),
         ((3, 51, 2), False),
         ((3, 51, 3), True),
         ((3, 52, 0), False),
@@ -388,6 +389,63 @@ async def test_without_a_lock_between_processes_it_is_durable_all_the_same(
             await append(store, "w", 2)
         assert await store.read("w") == records(0, 4)
         assert Path(f"{path}-wal").exists() is fixed
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were flushed by the store, not by SQLite."""
+    names: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        names.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return names
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the names of open files are looked up there")
+class TestWhatAKilledProcessLeft:
+    """It may have been handed to the system only: nobody may be shown what a power loss would take back."""
+
+    async def test_is_flushed_before_it_is_read(self, path: Path, tmp_path: Path, flushed: list[str]) -> None:
+        other = tmp_path / "other.db"
+        async with SQLitePersistence(other) as store:
+            await append(store, "w")
+            for suffix in ("", "-wal"):
+                Path(f"{path}{suffix}").write_bytes(Path(f"{other}{suffix}").read_bytes())
+        assert flushed == []
+        database = Database(str(path))
+
+        class Watched(sqlite3.Connection):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                assert flushed == ["journals.db-wal"]
+                super().__init__(*args, **kwargs)
+
+        database.connection_class = Watched
+        database.prepare()
+        with database.lock:
+            database.open().close()
+        database.lock.close()
+
+    async def test_is_flushed_without_a_log_whenever_somebody_else_has_written(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, flushed: list[str]
+    ) -> None:
+        monkeypatch.setattr(lock_module, "fcntl", None)
+        monkeypatch.setattr(schema, "has_wal_reset_fix", lambda version: False)
+        async with SQLitePersistence(path) as store, SQLitePersistence(path) as another:
+            await append(another, "w")
+            await append(store, "v")
+            flushed.clear()
+            await append(store, "v", 2)
+            assert flushed == [], "nobody else has written"
+            await append(another, "w", 2)
+            assert flushed == ["journals.db-journal"], "before it is written over"
+            await store.read("w")
+            assert flushed == ["journals.db-journal"] * 2, "before anybody is told"
+            await store.read("w")
+            assert len(flushed) == 2
 
 
 async def test_records_that_are_missing_are_noticed(path: Path) -> None:

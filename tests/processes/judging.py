@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crash_simulation import CANCELS, Behaviour, Script
+from crash_simulation import Script, interrupting
 from dotmac_workflows import InMemoryPersistence, SQLitePersistence, verify
 from dotmac_workflows._core import codec
 from dotmac_workflows._core import events as ev
@@ -177,9 +177,8 @@ def end_of(run: Order) -> End:
 async def ends_without_crashes(script: Script) -> list[End]:
     """Return how a run of a script may end: as without crashes, or as if a cancel had interrupted the step it hit."""
     if script not in _ends:
-        hit: tuple[Behaviour, ...] = tuple("interrupt" if how in CANCELS else how for how in script.behaviours)
         ends = []
-        for behaviours in {script.behaviours, hit}:
+        for behaviours in {script.behaviours, interrupting(script.behaviours)}:
             store: Persistence = InMemoryPersistence()
             ends.append(end_of(await bring_to_its_end("w", script._replace(behaviours=behaviours), store)))
         _ends[script] = ends

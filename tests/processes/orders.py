@@ -13,6 +13,7 @@ from crash_simulation import CANCELS, GATES, Script, scripts
 from dotmac_workflows import Workflow, WorkflowExecutionError, WorkflowNotFoundError, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core.events import Settings
 from dotmac_workflows.persistence import Persistence
+from dotmac_workflows.testing._judge import Effect
 
 NAMES = ("reserve", "book", "pay", "send")
 
@@ -30,6 +31,18 @@ class Ledger:
     def append(self, line: dict[str, Any]) -> None:
         os.write(self._descriptor, (json.dumps(line) + "\n").encode())
         os.fsync(self._descriptor)
+
+
+class ListedEffects(Ledger):
+    """A ledger in memory: only the process is lost here, and only seemingly."""
+
+    def __init__(self) -> None:
+        self.effects: list[Effect] = []
+
+    def append(self, line: dict[str, Any]) -> None:
+        step = line["step"]
+        effect = Effect(line["phase"], step, NAMES.index(step), line["visit"], line["attempt"], line["key"])
+        self.effects.append(effect)
 
 
 class Order(Workflow):

@@ -53,11 +53,11 @@ Run = Callable[..., pytest.RunResult]
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a run of pytest, in this process, over tests of the shop, with this plugin and no other."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makepyfile(shop=SHOP)
+    pytester.makepyfile(plugin_shop=SHOP)
     pytester.syspathinsert()
 
     def run(tests: str, *options: str) -> pytest.RunResult:
-        pytester.makepyfile(test_shop=f"from shop import *\n\n{tests}")
+        pytester.makepyfile(test_shop=f"from plugin_shop import *\n\n{tests}")
         return pytester.runpytest_inprocess("-W", "error", *options, plugins=[pytest_plugin])
 
     return run

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _text
-from math import isfinite
+from math import inf, nextafter
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import (
@@ -32,6 +32,8 @@ from .events import Draft, Event, Settings, new_event
 _E = TypeVar("_E", bound=Event)
 
 _MAX_WORDS = 1024 * 1024  # bytes of JSON, of a text that users write: as much as a codec allows a value by default
+
+_LONGEST = nextafter(inf, 0.0)  # seconds: no infinity, and no integer that could not be read back
 
 
 class _Field(NamedTuple):
@@ -96,10 +98,12 @@ def write_result(result: WorkflowResult, codec: Codec) -> str:
     return text + (',"requires_approval":true}' if result.requires_approval else "}")
 
 
-def _write_seconds(value: float) -> str:
-    if type(value) is float and isfinite(value):
-        return repr(value)  # as json.dumps has it, at a tenth of the price
-    return json.dumps(value, allow_nan=False)
+def _write_seconds(value: object) -> str:
+    if isinstance(value, (float, int)) and type(value) is not bool and abs(value) <= _LONGEST:
+        return float.__repr__(value) if isinstance(value, float) else int.__repr__(value)
+    raise WorkflowConfigurationError(
+        f"execution_time is of type {type(value).__name__}, and must be a finite number of seconds, or None."
+    )
 
 
 _read_text = _typed(str)

@@ -123,15 +123,20 @@ def replay(workflow_id: str, events: Iterable[Event]) -> RunState:
             raise _misfit(state, event, "the run was not started")
         if isinstance(event, StepStarted | RollbackStepStarted):
             _check_place(state, event)
+        elif isinstance(event, ev.ApprovalRequested) and event.step not in state.steps[state.index : state.index + 1]:
+            raise _misfit(state, event, f"step {event.step!r} is not the one that ran")
         apply(state, event)
     return state
 
 
 def _check_place(state: RunState, event: StepStarted | RollbackStepStarted) -> None:
-    """Refuse a step that is not in the plan where it says; `decide` takes every step from there."""
+    """Refuse a step that is not in the plan where it says, or not next; `decide` takes every step from there."""
     place = event.position
     if not 0 <= place < len(state.steps) or state.steps[place] != event.step:
         raise _misfit(state, event, f"there is no step {event.step!r} at place {place} of the plan")
+    is_next = place == state.index and state.status is WorkflowStatus.RUNNING and not state.gated
+    if type(event) is StepStarted and not is_next:
+        raise _misfit(state, event, f"it was not the turn of step {event.step!r}")
 
 
 def _misfit(state: RunState, event: Event, why: str) -> JournalCorruptError:
@@ -159,6 +164,8 @@ def _workflow_started(state: RunState, event: WorkflowStarted) -> None:
 
 def _sow(state: RunState, draft: Draft) -> None:
     """Begin where a caller's hand-made state says."""
+    if not 0 <= draft.current_step_index <= len(state.steps):
+        raise ValueError(f"a draft of {len(state.steps)} steps stands at {draft.current_step_index}")
     if draft.status is not WorkflowStatus.PENDING:
         state.status = draft.status
     state.index = draft.current_step_index
@@ -240,6 +247,8 @@ def _step_interrupted(state: RunState, event: ev.StepInterrupted) -> None:
 
 
 def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
+    if not state.gated:
+        raise _misfit(state, event, "no step had asked for it")
     state.gated = False
     state.gates += 1
     state.gate = state.gates
@@ -248,30 +257,32 @@ def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
     state.token = None
 
 
-def _close_gate(state: RunState, verdict: Verdict, actor: str | None, at: int, event: Event) -> None:
-    if not state.gate or state.pending_step is None:
+def _close_gate(state: RunState, verdict: Verdict, event: ev.Approved | ev.Rejected | ev.CancelRequested) -> str:
+    """Note how the gate was decided, and return the step that it stood behind."""
+    step = state.pending_step
+    if not state.gate or step is None:
         raise _misfit(state, event, "no gate was open")
-    state.decisions.append(GateDecision(state.gate, state.pending_step, verdict, actor, at))
+    state.decisions.append(GateDecision(state.gate, step, verdict, event.actor, event.at))
     state.gate = 0
     state.pending_step = None
     state.status = WorkflowStatus.RUNNING
+    return step
 
 
 def _approved(state: RunState, event: ev.Approved) -> None:
-    _close_gate(state, "approved", event.actor, event.at, event)
+    _close_gate(state, "approved", event)
     state.approval_data = event.data
     state.attention = state.pausing
     state.index += 1
 
 
 def _rejected(state: RunState, event: ev.Rejected) -> None:
-    step = state.pending_step
-    _close_gate(state, "rejected", event.actor, event.at, event)
+    step = _close_gate(state, "rejected", event)
     reason = event.reason or "Approval rejected"
     state.results.append(
         WorkflowResult(
             False,
-            step or "approval",
+            step,
             {"reason": reason},
             error="approval_rejected",
             message=f"Workflow cancelled: {reason}",
@@ -298,7 +309,7 @@ def _resumed(state: RunState, event: ev.Resumed) -> None:
 
 def _cancel_requested(state: RunState, event: ev.CancelRequested) -> None:
     if state.gate:
-        _close_gate(state, "cancelled", event.actor, event.at, event)
+        _close_gate(state, "cancelled", event)
     state.cancelling = event
     state.attention = True
     state.pausing = False
@@ -378,6 +389,10 @@ def _ended(status: WorkflowStatus) -> Callable[[RunState, Event], None]:
 
 
 def _retried(state: RunState, event: ev.Retried) -> None:
+    if state.status is not WorkflowStatus.FAILED or state.gated or state.in_flight or state.undoing:
+        raise _misfit(state, event, "the run had not failed")
+    if not 0 <= event.from_index <= len(state.steps):
+        raise _misfit(state, event, f"there is no place {event.from_index} in the plan")
     if state.rollback_status == "done":
         state.results = []
     elif state.results and not state.results[-1].success:

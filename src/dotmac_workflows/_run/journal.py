@@ -104,9 +104,10 @@ def check_digests(workflow_id: str, records: Iterable[Record]) -> None:
             raise _damaged(workflow_id, expected, f"record {expected} is missing (found {seq})")
         try:
             before = digest_of(before, workflow_id, seq, kind, at, body)
+            intact = before == digest
         except UnicodeEncodeError:
-            before = ""
-        if before != digest:
+            intact = False
+        if not intact:
             raise _damaged(workflow_id, seq, f"record {seq} ({kind!a}) does not match its digest")
 
 

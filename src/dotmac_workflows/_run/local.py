@@ -289,12 +289,16 @@ class LocalHost:
             try:
                 version = await tenure.leases.renew(workflow_id, tenure.token, self._expiry())
             except LeaseLostError as error:
+                if self._has_ended():
+                    return  # it let go of the lease itself, while this renewal waited for its turn
                 # Where the lease is gone, whoever had it has ended the run, or holds it at a gate.
                 owner = error.owner or (await journal.fresh().load()).owner
                 self._lose(action, _lease_lost(workflow_id, owner))
                 return
             state = await journal.fresh().load() if version != journal.version else None
         except Exception:  # whatever a backend of one's own raises: the step goes on, and its append will tell
+            if self._has_ended():
+                return
             logger.warning(
                 "The lease of workflow %r could not be renewed; trying again.",
                 workflow_id,
@@ -312,6 +316,26 @@ class LocalHost:
             self._lost = error
             self._interrupt()
 
+    async def rest(self) -> None:
+        """Stop the heartbeat, and have the fate of a renewal that is under way known.
+
+        Raises:
+            CancelledError: The task was cancelled meanwhile; the fate is known all the same.
+        """
+        self.close()
+        renewal = self._renewal
+        if renewal is None or renewal.done():
+            return
+        renewal.cancel()  # a store that has begun to write ends that first
+        cancelled = None
+        while not renewal.done():
+            try:
+                await asyncio.wait((renewal,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
     async def release(self) -> None:
         """Let go of a run that is left before its end, so that it can be taken up at once."""
         try:
@@ -321,6 +345,7 @@ class LocalHost:
             await self._let_go()
 
     async def _let_go(self) -> None:
+        await self.rest()
         tenure = self._tenure
         if tenure is None:
             return
@@ -347,6 +372,9 @@ class LocalHost:
 
     def _keys(self, event: str) -> dict[str, object]:
         return keys(self._subject.workflow_id, self.run.workflow_type if self.run is not None else None, event)
+
+    def _has_ended(self) -> bool:
+        return self._beat is not None and self._beat.cancelled()
 
     def close(self) -> None:
         """Stop the heartbeat."""

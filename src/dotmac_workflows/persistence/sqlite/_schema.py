@@ -17,6 +17,12 @@ mode 0600 from the first moment, and under a lock of this process, so that no ot
 descriptor is closed. Whether the path still names the file that was opened is asked by ``os.stat``: commits go on being
 acknowledged into a file that was deleted.
 
+**What was left.** A process that is killed may leave a commit that the system has, and the disk has not: SQLite shows
+it to whoever comes next, and a power loss would take it back. So what lies beside the database is flushed before it is
+looked at. While a write-ahead log is open, a commit in it is shown only once it is flushed; with a rollback journal it
+is shown before. There, what others committed is flushed before anybody is told of it, and before the journal is written
+over. And a log that SQLite would take for shorter than it was is refused: see `_log`.
+
 **Refusals.** Before anything is written the application id, the schema version and the list of tables are looked at.
 Where the file has a journal or write-ahead log of its own, that is done through a connection for reading only, since
 the last connection to close a file would otherwise fold the log into it.
@@ -31,6 +37,7 @@ from typing import NamedTuple
 from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
 from ._failures import error_name
 from ._lock import InterprocessLock
+from ._log import check_log
 
 APPLICATION_ID = 0x646D7766
 """Marks the file as ours: "dmwf" in ASCII."""
@@ -167,6 +174,9 @@ class Database:
             self._identity = _identity(self.path)
         try:
             self.check_not_replaced()
+            self._flush_what_was_left()
+            if self.is_wal and not self.settings.wal_autocheckpoint:  # by the lock, nobody is writing to it
+                check_log(f"{self.path}-wal")
             self._refuse_through_reader()
             return self._open_writer()
         except BaseException:
@@ -282,6 +292,32 @@ class Database:
                     f"{self.path!r} cannot be created: {error.strerror}. The process must be able to write in its "
                     "directory."
                 ) from error
+
+    def flush_what_others_left(self, connection: sqlite3.Connection, known: int | str | None) -> int | str | None:
+        """Flush what another connection may have committed and, killed in the middle of it, not flushed.
+
+        Args:
+            connection: Which may have seen it.
+            known: What the call before this one on that connection returned; None for the first one.
+        """
+        if self.is_wal:
+            return None
+        version = _pragma(connection, "data_version")
+        if version != known:
+            self._flush_what_was_left()
+        return version
+
+    def _flush_what_was_left(self) -> None:
+        """Flush the log or the journal, which has none of SQLite's locks on it."""
+        for suffix in ("wal", "journal"):
+            try:
+                descriptor = os.open(f"{self.path}-{suffix}", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+            except (FileNotFoundError, PermissionError):  # SQLite says in its own words what it may not write
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(

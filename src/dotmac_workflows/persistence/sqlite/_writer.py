@@ -94,6 +94,7 @@ class Reader:
         self._database = database
         self._mailbox: Mailbox[Read[Any]] = Mailbox()
         self._connection: sqlite3.Connection | None = None
+        self._known: int | str | None = None  # see Database.flush_what_others_left
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -139,9 +140,10 @@ class Reader:
             read.result = read.perform(cursor)
         finally:
             cursor.close()  # see _close_connection
+        self._known = self._database.flush_what_others_left(self._connection, self._known)
 
     def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._known = self._connection, None, None
         if connection is not None:
             _close_connection(self._database, connection)
 
@@ -159,6 +161,7 @@ class Writer:
         self._reader = reader
         self._mailbox: Mailbox[Call[Any]] = Mailbox()
         self._connection: sqlite3.Connection | None = None
+        self._known: int | str | None = None  # see Database.flush_what_others_left
         self._log_mark = _LOG_MARK
         self._log_is_used = False
         self._closing: list[Close] = []
@@ -276,6 +279,7 @@ class Writer:
             cursor = connection.cursor()
             try:
                 database.check_not_replaced()
+                self._known = database.flush_what_others_left(connection, self._known)
                 for write in writes:
                     write.error = None
                     try:
@@ -307,7 +311,7 @@ class Writer:
         except sqlite3.Error:
             # Closing rolls back as well, and the next write opens another connection.
             _logger.warning("The store %s could not roll back; it is opened anew", self._database.path, exc_info=True)
-            self._connection = None
+            self._connection = self._known = None
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
@@ -428,7 +432,7 @@ class Writer:
             _logger.warning("A checkpoint of %s failed; it will be tried again", self._database.path, exc_info=True)
 
     def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._known = self._connection, None, None
         if connection is not None:
             _close_connection(self._database, connection)
 
