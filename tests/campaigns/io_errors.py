@@ -10,7 +10,8 @@ Then all of this on full disks: small file systems and a limit on the size of fi
 Whatever fails, the process must go on, or be told so by an error of ours; once the fault is over, nothing that was
 acknowledged is missing, nothing that was said not to be stored is there, the file is sound, and each run can be brought
 to its right end. One pass over all is made at least, and others with other orders until so many faults have come.
-Prints the seed, and which calls failed. The first broken promise ends it, and says how to run that one again.
+Prints the seed, and how many faults there were of which kind and at which call. The first broken promise ends it, and
+says how to run that one again.
 
 Making calls fail needs Linux and a C compiler (``cc``), which is an error where it is missing; mounting small file
 systems needs root, without which the limit alone is used, and that is said.
@@ -54,12 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while total.faults.total() < options.count:
             before = total.faults.total()
             for report in pool.map(lambda play: play(), _pass(str(library), seed, options)):
+                for plan, times in report.faults.items():
+                    print(f"  {plan}: {times}", flush=True)
                 total += report
             if total.faults.total() == before:
                 break  # nothing failed: that is an error below
             seed += 1
-    for what, times in (*sorted(total.faults.items()), *sorted(total.calls.items())):
-        print(f"  {what}: {times}")
+    for call, times in sorted(total.calls.items()):
+        print(f"  {call}: {times}")
     print(
         f"{total.faults.total()} faults in {time.monotonic() - began:.0f} s, {total.told} of them told by an error of "
         f"ours, the others not noticed; {total.appends} appends acknowledged around them, none lost, and "

@@ -43,6 +43,10 @@ REFUSED = "refuses the row: a value has a type that its column does not take, or
 TOO_BIG = "refuses the row: a value is larger than SQLite stores. Keep it elsewhere and its address here ({said})."
 OTHER = "could not do what it was asked ({said})."
 DAMAGED = "is damaged ({said}). Nothing was overwritten; restore it from a backup, or use another path."
+DAMAGED_OR_UNREAD = (
+    "is damaged, or the disk failed to read it: SQLite says the same of both ({said}). Nothing was overwritten. See "
+    "the system's log for input/output errors, and try again; or restore it from a backup."
+)
 NO_DATABASE = (
     "is not a SQLite database ({said}). Nothing was overwritten; restore it from a backup, or use another path."
 )
@@ -68,7 +72,7 @@ NO_DATABASE = (
         ("SQLITE_CONSTRAINT_DATATYPE", PersistenceError, REFUSED),
         ("SQLITE_TOOBIG", PersistenceError, TOO_BIG),
         ("SQLITE_INTERRUPT", PersistenceError, OTHER),
-        ("SQLITE_CORRUPT", JournalCorruptError, DAMAGED),
+        ("SQLITE_CORRUPT", JournalCorruptError, DAMAGED_OR_UNREAD),
         ("SQLITE_CORRUPT_INDEX", JournalCorruptError, DAMAGED),
         ("SQLITE_NOTADB", JournalCorruptError, NO_DATABASE),
     ],

@@ -7,6 +7,7 @@ same, ``counted NUMBER`` for the system calls there were, and ``fired WHERE`` on
 
 import asyncio
 import ctypes
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crash_simulation import Script
-from dotmac_workflows import PersistenceError, verify
+from dotmac_workflows import JournalCorruptError, PersistenceError, verify
 from dotmac_workflows.persistence.sqlite import _writer
 from processes.disks import Disk, disk_of
 from processes.nursery import say
@@ -203,6 +204,10 @@ class Process:
         self._fault.say_where()
         raise AssertionError(f"{what} could not be done in {TRIES} tries")
 
+    def _may_seem_damaged(self, error: JournalCorruptError) -> bool:
+        """Tell whether a file that is not damaged may be said to be: SQLite takes a read that fails for damage."""
+        return self._plan.meddles or (self._plan.error == errno.EIO and "or the disk failed to read it" in str(error))
+
     async def _bring(self, workflow_id: str, script: Script, store: FaultedStore) -> None:
         """Bring an order to its end, and take it up again where an error kept it from that."""
         await self._bear(lambda: bring_to_its_end(workflow_id, script, store), workflow_id)
@@ -216,6 +221,9 @@ class Process:
                 await act()
                 return
             except PersistenceError as error:
+                if isinstance(error, JournalCorruptError) and not self._may_seem_damaged(error):
+                    self._fault.say_where()
+                    raise
                 say(f"error {about} {type(error).__name__} {error}")
             self._fault.note_error()
             if self._plan.then == "dies":

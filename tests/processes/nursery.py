@@ -125,6 +125,7 @@ class Worker:
         self._lines.put("")  # nothing more comes
 
     def _send(self, which: signal.Signals) -> None:
+        assert self.process, "0 would be the group of this process"
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process, which)
 

@@ -16,13 +16,13 @@ from dotmac_workflows.testing._judge import Violation
 from processes.kills import Lane, Report, run_lane
 
 SEED = 20_260_703
-KILLS = (50, 25, 25)
+KILLS = (40, 20, 20)
 """How many in each lane; in the second one, two processes at a time want to drive the same orders."""
-APPENDS = (0, 0, 1500)
+APPENDS = (0, 0, 1000)
 """How many are acknowledged in each lane at least; where there are to be some, many orders are driven at once."""
 
 
-def test_a_hundred_kills(tmp_path: Path) -> None:
+def test_eighty_kills(tmp_path: Path) -> None:
     def lane(number: int) -> Report:
         directory = tmp_path / str(number)
         directory.mkdir()
@@ -33,7 +33,7 @@ def test_a_hundred_kills(tmp_path: Path) -> None:
         reports = list(lanes.map(lane, range(len(KILLS))))
     for report in reports:
         print(report)
-    assert sum(report.kills for report in reports) >= sum(KILLS) == 100
+    assert sum(report.kills for report in reports) >= sum(KILLS) == 80
     assert reports[2].appends >= APPENDS[2]
     # They hit what they were to hit: steps and rollback steps under way, and runs at a gate.
     assert sum(report.again["forward"] for report in reports) > 20

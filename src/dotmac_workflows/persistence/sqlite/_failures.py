@@ -97,6 +97,12 @@ def explain(error: Exception, path: str, *, workflow_id: str | None = None, read
     """
     name = error_name(error)
     said = describe(error)
+    if name == "SQLITE_CORRUPT":  # what SQLITE_IOERR_CORRUPTFS, a read that fails with EIO, is turned into as well
+        return JournalCorruptError(
+            f"{path!r} is damaged, or the disk failed to read it: SQLite says the same of both ({said}). Nothing was "
+            "overwritten. See the system's log for input/output errors, and try again; or restore it from a backup.",
+            workflow_id=workflow_id,
+        )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         damage = "is not a SQLite database" if name == "SQLITE_NOTADB" else "is damaged"
         return JournalCorruptError(

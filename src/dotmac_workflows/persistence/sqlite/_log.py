@@ -1,4 +1,4 @@
-"""Whether a write-ahead log that was left behind is whole: what SQLite does not ask.
+"""What a write-ahead log holds that SQLite does not tell: whether one that was left behind is whole, above all.
 
 SQLite takes a log up to the first frame that does not match its checksum, and forgets the rest: so a commit that a
 crash cut off is gone. A frame that was damaged afterwards ends the log in the same way, and every commit after it is
@@ -13,6 +13,7 @@ header of 24 bytes and a page. A checksum goes on from the one before it; a fram
 is left over from an earlier use of the file.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -63,6 +64,24 @@ def check_log(path: str) -> None:
             "Restore the database from a backup; or, to go on without those commits, fold the sound part of the log "
             "into it, by PRAGMA wal_checkpoint(TRUNCATE) in a SQLite shell."
         )
+
+
+def log_grows(path: str) -> bool:
+    """Tell whether what is written to a log next makes it longer; nobody may be writing to it.
+
+    Otherwise there are frames behind its last one, from an earlier use of the file.
+
+    Raises:
+        OSError: The log cannot be read.
+    """
+    with open(path, "rb") as log:  # there are none of SQLite's locks on it
+        header = log.read(_HEADER.size)
+        frame = _FRAME.size + int.from_bytes(header[8:12], "big")
+        whole = (os.fstat(log.fileno()).st_size - _HEADER.size) // frame
+        if whole < 1:
+            return True
+        log.seek(_HEADER.size + (whole - 1) * frame + 8)
+        return log.read(8) == header[16:24]
 
 
 def _first_damage(log: BinaryIO) -> str | None:

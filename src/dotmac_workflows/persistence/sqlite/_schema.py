@@ -47,8 +47,6 @@ BUSY_SECONDS = 30.0
 """How long to wait for a lock: waiting is unfair, and under twelve writers the unluckiest waited 3 s."""
 
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
-_LOG_HEADER, _FRAME_HEADER = 32, 24
-"""Bytes."""
 
 _SCHEMA = (
     """
@@ -238,24 +236,6 @@ class Database:
             self.check_not_replaced()
         assert found is not None
         return found.st_size
-
-    def log_grows(self) -> bool:
-        """Tell whether what is written to the log next makes it longer; nobody may be writing.
-
-        Otherwise there are frames behind its last one, from an earlier use of the file. (The format is described in
-        "WAL-mode File Format" of SQLite's documentation; a frame that is of this use has the salts of the header.)
-
-        Raises:
-            OSError: The log cannot be read.
-        """
-        with open(f"{self.path}-wal", "rb") as log:  # there are none of SQLite's locks on it
-            header = log.read(_LOG_HEADER)
-            frame = _FRAME_HEADER + int.from_bytes(header[8:12], "big")
-            whole = (os.fstat(log.fileno()).st_size - _LOG_HEADER) // frame
-            if whole < 1:
-                return True
-            log.seek(_LOG_HEADER + (whole - 1) * frame + 8)
-            return log.read(8) == header[16:24]
 
     @property
     def is_wal(self) -> bool:

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from ...errors import ConcurrencyError, LeaseLostError, PersistenceError
 from ._calls import Call, Mailbox, deliver, start_thread
 from ._failures import describe, explain, is_cut_off
+from ._log import log_grows
 from ._schema import SCHEMA_VERSION, Database
 from ._statements import Write
 
@@ -375,7 +376,8 @@ class Writer:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # writes the page, although nothing changes
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if not _were_cut_off(lost_to, error) or (self._database.is_wal and not self._database.log_grows()):
+            is_left_over = self._database.is_wal and not log_grows(f"{self._database.path}-wal")
+            if not _were_cut_off(lost_to, error) or is_left_over:
                 raise
             self._roll_back(connection)
             return
