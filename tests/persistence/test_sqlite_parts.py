@@ -1101,7 +1101,7 @@ async def test_a_store_that_cannot_be_opened_tells_why(writer: Writer, monkeypat
     again = Open(certain=False)
     writer._answer_open(again)
     await again.outcome()
-    assert again.future.result() is None  # type: ignore[func-returns-value]  # that is what is told
+    assert again.future.result() is None
 
 
 async def test_a_lock_that_is_busy_fails_each_write_and_keeps_the_connection(
