@@ -230,3 +230,10 @@ def test_a_draft_comes_back_with_every_type() -> None:
         "approval_data": json.loads(Codec().encode({"by": (1,)}, "approval_data")),
         "rollback_status": "none",
     }
+
+
+def test_the_fields_of_a_row_are_those_of_its_event() -> None:
+    for event_type, fields in codec._EVENTS.items():
+        assert ("at", *fields) == event_type._fields
+        for name, field in fields.items():
+            assert callable(field.read), (event_type, name)

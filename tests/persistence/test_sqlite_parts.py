@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 
-from dotmac_workflows import ConcurrencyError, JournalCorruptError, JournalTooNewError, PersistenceError
+from dotmac_workflows import (
+    ConcurrencyError,
+    JournalCorruptError,
+    JournalTooNewError,
+    PersistenceError,
+    WorkflowStatus,
+)
 from dotmac_workflows.persistence import LeaseChange, SQLitePersistence
 from dotmac_workflows.persistence.sqlite import _lock, _schema, _writer
 from dotmac_workflows.persistence.sqlite._calls import Call, Mailbox, deliver, start_thread
@@ -29,7 +35,7 @@ from dotmac_workflows.persistence.sqlite._statements import (
     read_lease,
     read_records,
 )
-from dotmac_workflows.persistence.sqlite._writer import Close, Read, Reader, Writer
+from dotmac_workflows.persistence.sqlite._writer import Close, Open, Read, Reader, Writer
 from journal_rows import header, records
 from sqlite_stores import failure
 
@@ -237,33 +243,29 @@ def test_a_lock_whose_file_was_closed_meanwhile_is_let_go_of(tmp_path: Path) -> 
     lock.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_the_lock_file_may_have_the_first_descriptor(tmp_path: Path) -> None:
-    def child() -> None:
-        os.close(0)
-        first, second = (InterprocessLock(str(tmp_path / "lock"), 0.05) for _ in range(2))
+    """As in a process that was started without an input."""
+    first, second = (InterprocessLock(str(tmp_path / "lock"), 0.05) for _ in range(2))
+    kept = os.dup(0)
+    os.close(0)
+    try:
         assert first.open()
         assert second.open()
-        assert (first._descriptor, first.open()) == (0, True)
+        assert first.open()
+        assert first._descriptor == 0
         with first, pytest.raises(PersistenceError, match=f"process {os.getpid()} on host"), second:
             pass
         with second, pytest.raises(PersistenceError, match=f"process {os.getpid()} on host"), first:
             pass
+        assert first._descriptor == 0
         first.close()
+        second.close()
         assert first._descriptor == -1
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(0)
-
-    process = os.fork()
-    if not process:
-        status = 1
-        try:
-            child()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 def test_a_lock_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
@@ -1026,3 +1028,135 @@ def test_a_commit_that_failed_is_asked_after_with_its_cause(writer: Writer, monk
     writes = waiting("order-1")
     writer._commit(writes)
     assert settled == [(writes, cause)]
+
+
+def test_a_log_that_cannot_be_emptied_is_left_to_whoever_is_busy(
+    writer: Writer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(writer, "_checkpoint", lambda connection, mode: modes.append(mode))
+    connection: Any = Asked()
+    writer._empty_log()
+    writer._connection = connection
+    writer._database.settings = Settings("truncate", 3, 1000)
+    writer._empty_log()
+    assert modes == [], "there is no connection, or no log"
+    writer._database.settings = Settings("wal", 2, 0)
+    writer._log_is_used = True
+    writer._empty_log()
+    assert (modes, writer._log_is_used) == (["TRUNCATE"], False)
+    busy = PersistenceError("it is gone")
+
+    def look() -> None:
+        raise busy
+
+    monkeypatch.setattr(writer._database, "check_not_replaced", look)
+    with caplog.at_level(logging.DEBUG):
+        writer._empty_log()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The log of {writer._database.path} was not emptied: it is gone"
+    ]
+    assert modes == ["TRUNCATE"]
+
+
+async def test_what_was_not_foreseen_is_logged_and_told_to_every_write(
+    writer: Writer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("never thought of")
+
+    def fails(writes: object) -> None:
+        raise error
+
+    monkeypatch.setattr(writer, "_commit", fails)
+    writes = [Delete("order-1"), Delete("order-2")]
+    writer._commit_and_deliver(list(writes))
+    for write in writes:
+        with pytest.raises(PersistenceError, match="could not do what it was asked") as caught:
+            await write.outcome()
+        assert (caught.value.workflow_id, caught.value.__cause__) == (write.workflow_id, error)
+    (record,) = caplog.records
+    assert record.getMessage() == f"The store {writer._database.path} failed in a way that was not foreseen"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    writer._commit_and_deliver([])
+
+
+async def test_a_store_that_cannot_be_opened_tells_why(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = failure("SQLITE_CANTOPEN")
+
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(writer._database, "prepare", fails)
+    call = Open(certain=False)
+    writer._answer_open(call)
+    with pytest.raises(PersistenceError, match="cannot be opened") as caught:
+        await call.outcome()
+    assert caught.value.__cause__ is error
+    writer._connection = Asked()  # type: ignore[assignment]  # it is open already
+    again = Open(certain=False)
+    writer._answer_open(again)
+    await again.outcome()
+    assert again.future.result() is None
+
+
+async def test_a_lock_that_is_busy_fails_each_write_and_keeps_the_connection(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection: Any = Asked()
+    writer._connection = connection
+    busy = PersistenceError("the lock is busy")
+
+    def fails(writes: object) -> None:
+        raise busy
+
+    monkeypatch.setattr(writer, "_transact", fails)
+    writes = waiting("order-1")
+    writer._commit(writes)
+    assert (str(writes[0].error), writes[0].error.__cause__, writer._connection) == (
+        "the lock is busy",
+        busy,
+        connection,
+    )
+    other = failure("SQLITE_IOERR")
+
+    def breaks(writes: object) -> None:
+        raise other
+
+    monkeypatch.setattr(writer, "_transact", breaks)
+    writer._commit(writes)
+    assert (writes[0].error.__cause__, writer._connection, connection.closed) == (other, None, True)
+
+
+async def test_every_read_of_a_workflow_is_about_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SQLitePersistence(path)
+    asked: list[Read[Any]] = []
+
+    async def note(read: Read[Any]) -> Any:
+        asked.append(read)
+        return None
+
+    monkeypatch.setattr(store, "_read", note)
+    await store.read("order-1", after=3)
+    await store.lease("order-2")
+    await store.find(status=WorkflowStatus.PAUSED, workflow_type="Order", due_before=7, limit=5)
+    await store.check()
+    assert [read.workflow_id for read in asked] == ["order-1", "order-2", None, None]
+    shown: list[Any] = [read.perform for read in asked]
+    assert [each.keywords for each in shown] == [
+        {"workflow_id": "order-1", "after": 3},
+        {"workflow_id": "order-2"},
+        {"status": WorkflowStatus.PAUSED, "workflow_type": "Order", "due_before": 7, "after": None, "limit": 5},
+        {"path": str(path)},
+    ]
+
+
+async def test_a_store_of_another_process_says_so(path: Path) -> None:
+    store = SQLitePersistence(path)
+    store._process = 7
+    with pytest.raises(PersistenceError) as caught:
+        await store.find()
+    assert str(caught.value) == (
+        f"SQLitePersistence({str(path)!r}) was opened by process 7, before a fork; SQLite's connections and locks do "
+        f"not outlive one. Make a new SQLitePersistence in this process ({os.getpid()})."
+    )
