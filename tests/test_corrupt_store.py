@@ -462,7 +462,7 @@ class TestFlippedBits:
         assert parse(str(Flip("left", "-wal", 7, 1))) == Flip("left", "-wal", 7, 1)
 
     def test_one_that_nobody_noticed_would_be_found(self, flipper: Flipper, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_schema, "check_log", lambda path: None)
+        monkeypatch.setattr(_schema, "check_log", lambda path, own: None)
         with pytest.raises(Violation, match="it changed what is read, in silence"):
             flipper.play(Flip("left", "-wal", len(flipper.content("left", "-wal")) // 2, 1))
         monkeypatch.setattr(journal, "check_digests", lambda workflow_id, records: None)

@@ -12,6 +12,7 @@ import pytest
 from dotmac_workflows.errors import JournalCorruptError
 from dotmac_workflows.persistence import SQLitePersistence
 from dotmac_workflows.persistence.sqlite._log import check_log
+from dotmac_workflows.persistence.sqlite._schema import Database
 from journal_rows import header, records
 from sqlite_stores import append
 
@@ -160,3 +161,23 @@ def test_what_is_left_over_from_an_earlier_use_is_no_part_of_it(reused: Log, tmp
 
 def test_a_log_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
     check_log(str(tmp_path / "none"))
+
+
+async def test_a_header_that_a_write_of_its_own_cut_off_keeps_no_store_from_going_on(left: Log, tmp_path: Path) -> None:
+    path = left.put(tmp_path / "journals.db")
+    database = Database(str(path))
+    database.prepare()
+    with database.lock:
+        connection = database.open()
+        assert connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] == 0
+    log = bytearray(Path(f"{path}-wal").read_bytes())
+    log[12:16] = (int.from_bytes(log[12:16], "big") + 1).to_bytes(4, "big")  # half of what the next use begins with
+    Path(f"{path}-wal").write_bytes(log)
+    with pytest.raises(JournalCorruptError, match="its header does not match its checksum"):
+        check_log(f"{path}-wal")  # to another process it might be damage
+    with database.lock:
+        again = database.open()
+    assert again.execute("SELECT count(*) FROM records").fetchone()[0] == 8
+    again.close()
+    connection.close()
+    database.lock.close()

@@ -437,7 +437,7 @@ def test_a_file_that_could_not_be_opened_once_more_is_still_known(path: Path, mo
     monkeypatch.setattr(database, "_open_writer", down)
     with pytest.raises(sqlite3.OperationalError):
         database.open()
-    path.unlink()
+    path.rename(f"{path}-before")  # not removed: its inode could be the new file's
     path.write_bytes(b"")
     with pytest.raises(PersistenceError, match="was deleted or replaced"):
         database.open()

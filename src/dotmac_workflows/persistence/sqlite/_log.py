@@ -44,18 +44,20 @@ class _Frame(NamedTuple):
     """
 
 
-def check_log(path: str) -> None:
+def check_log(path: str, *, own: bool = False) -> None:
     """Look at a log before SQLite does; nobody may be writing to it.
 
     Args:
         path: The log; one that is missing, or too short to hold anything, is whole.
+        own: Whether this store had it open, and found it whole, before a write of its own failed. Such a write may have
+            cut the header off, as SQLite begins the log anew; all that lies behind it is in the database by then.
 
     Raises:
         JournalCorruptError: Commits are in it that SQLite would not find.
     """
     try:
         with open(path, "rb") as log:
-            damaged = _first_damage(log)
+            damaged = _first_damage(log, own=own)
     except (FileNotFoundError, PermissionError):  # SQLite says in its own words what it may not read
         return
     if damaged is not None:
@@ -84,7 +86,7 @@ def log_grows(path: str) -> bool:
         return log.read(8) == header[16:24]
 
 
-def _first_damage(log: BinaryIO) -> str | None:
+def _first_damage(log: BinaryIO, *, own: bool) -> str | None:
     header = log.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None
@@ -93,7 +95,7 @@ def _first_damage(log: BinaryIO) -> str | None:
     checksum = _checksum(order, header[:24], (0, 0))
     if magic | 1 != _MAGIC | 1 or version != _VERSION or checksum != (first, second):
         # It is flushed before the first frame is written.
-        return "its header does not match its checksum" if log.read(1) else None
+        return "its header does not match its checksum" if log.read(1) and not own else None
     damaged, after_commit = 0, False
     for number, frame in enumerate(_frames(log, order, page_size, salts, checksum), 1):
         if damaged and after_commit and frame.follows:

@@ -174,7 +174,7 @@ class Database:
             self.check_not_replaced()
             self._flush_what_was_left()
             if self.is_wal and not self.settings.wal_autocheckpoint:  # by the lock, nobody is writing to it
-                check_log(f"{self.path}-wal")
+                check_log(f"{self.path}-wal", own=not first)
             self._refuse_through_reader()
             return self._open_writer()
         except BaseException:
