@@ -511,7 +511,7 @@ def spoil(rows: list[Row], chance: random.Random) -> list[Row]:
         other = chance.randrange(len(rows))
         rows[at], rows[other] = rows[other], row
     elif how == 3:
-        rows[at] = row._replace(kind=chance.choice([*codec._TYPES, "", "no_such_kind", "step_started "]))
+        rows[at] = row._replace(kind=chance.choice([*codec._READERS, "", "no_such_kind", "step_started "]))
     elif how == 4:
         rows[at] = row._replace(at=chance.choice([0, -1, 2**62, -(2**62)]))
     elif how == 5:

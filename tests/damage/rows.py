@@ -86,7 +86,7 @@ def _change(
         case 4 | 5 | 6:
             records[place] = record._replace(body=chance.choice(GARBLINGS)(chance, record.body))
         case 7:
-            records[place] = record._replace(kind=chance.choice((*codec._TYPES, *codec._TYPES, *KINDS)))
+            records[place] = record._replace(kind=chance.choice((*codec._READERS, *codec._READERS, *KINDS)))
         case 8:
             records[place] = record._replace(at=chance.choice(INSTANTS))
         case 9:

@@ -73,7 +73,7 @@ def forms_of(record: Record) -> Iterator[str]:
     """Yield the forms that a record has."""
     body = json.loads(record.body)
     yield record.kind
-    for name, field in codec._EVENTS[codec._TYPES[record.kind]].items():
+    for name, field in codec._EVENTS[codec._READERS[record.kind][0]].items():
         value = body[name]
         yield f"{record.kind}.{name} {_form(field, value)}"
         if field is codec._RESULT:

@@ -109,14 +109,14 @@ def _write_seconds(value: object) -> str:
 _read_text = _typed(str)
 _read_optional = _typed(str, type(None))
 _read_flag = _typed(bool)
+_read_int = _typed(int)
 _read_duration = _typed(float, int, type(None))
 
 
-def _read_number(value: Any) -> int:
-    number: int = _typed(int)(value)
-    if abs(number) >= 2**63:  # adding to one of 4,300 digits makes one that cannot be written
+def _read_number(value: Any) -> Any:
+    if abs(_read_int(value)) >= 2**63:  # adding to one of 4,300 digits makes one that cannot be written
         raise ValueError("a number is too large")
-    return number
+    return value
 
 
 def _one_of(*allowed: str) -> Callable[[Any], Any]:
@@ -133,7 +133,7 @@ _read_rollback_status = _one_of("none", "running", "done", "incomplete")
 
 
 def _read_result(value: Any) -> WorkflowResult:
-    result = WorkflowResult.from_dict(value)
+    result = WorkflowResult(**value)
     _read_flag(result.success)
     _read_optional(result.error)
     _read_optional(result.message)
@@ -240,7 +240,7 @@ def _kind(event_type: type[Any]) -> str:
 
 
 _KINDS = {event_type: _kind(event_type) for event_type in _EVENTS}
-_TYPES = {kind: event_type for event_type, kind in _KINDS.items()}
+_READERS = {_KINDS[of]: (of, its.keys(), [(name, f.read) for name, f in its.items()]) for of, its in _EVENTS.items()}
 
 
 def _write_start(event: ev.StepStarted | ev.RollbackStepStarted, codec: Codec) -> str:
@@ -367,17 +367,17 @@ def decode(kind: str, at: int, body: str, codec: Codec) -> Event:
         JournalCorruptError: The body is not what the kind says.
         ResultNotSerializableError: A value needs a type that this codec does not know.
     """
-    event_type = _TYPES.get(kind)
-    if event_type is None:
+    reader = _READERS.get(kind)
+    if reader is None:
         raise JournalTooNewError(f"there is no event {kind!r} in this version; upgrade dotmac-workflows to read it")
+    event_type, names, reads = reader
     try:
         fields = codec.decode(body, "its body")
-        table = _EVENTS[event_type]
-        if fields.keys() != table.keys():
-            raise ValueError(f"its fields are {sorted(fields)}, not {sorted(table)}")
-        event: Event = event_type(at, *(field.read(fields[name]) for name, field in table.items()))
+        if fields.keys() != names:
+            raise ValueError(f"its fields are {sorted(fields)}, not {sorted(names)}")
+        event: Event = new_event(event_type, (at, *[read(fields[name]) for name, read in reads]))
+        return event
     except WorkflowError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise JournalCorruptError(f"its body is not that of a {kind!r} ({error})") from error
-    return event

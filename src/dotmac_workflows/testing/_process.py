@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WORKFLOW_ID = "proof"
 APPROVER, OTHER = "approver@example.com", "other@example.com"
 MONDAY = datetime(2026, 1, 5, 9, tzinfo=UTC)  # when every run begins
+_MONDAY_NS = int(MONDAY.timestamp()) * 1_000_000_000
 
 
 class Crash(BaseException):
@@ -58,7 +59,7 @@ class StageClock:
 
     def time_ns(self) -> int:
         """See `Clock.time_ns`."""
-        return int(MONDAY.timestamp()) * 1_000_000_000 + round(self.monotonic() * 1_000_000_000)
+        return _MONDAY_NS + round(self.monotonic() * 1_000_000_000)
 
 
 class Process:

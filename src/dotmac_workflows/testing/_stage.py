@@ -24,6 +24,7 @@ from .._core.events import (
     RollbackRetried,
     StepOutcome,
     WorkflowStarted,
+    new_event,
 )
 from .._core.state import RunState, fold
 from .._run.runtime import Runtime
@@ -399,7 +400,7 @@ class Stage(Generic[W]):
             event = known.get((record.kind, record.body))
             if event is None:
                 event = known[record.kind, record.body] = codec.decode(record.kind, record.at, record.body, values)
-            events.append(event._replace(at=record.at))
+            events.append(new_event(type(event), (record.at, *event[1:])))
         return events
 
     def recorded(self, events: list[Event], version: int) -> None:

@@ -127,7 +127,10 @@ class _Struck(NamedTuple):
 
     course: _Course
     point: int
-    places: list[Place]
+    points: int
+    """How many it passed in all."""
+    waits: list[int]
+    """Those where a coroutine stands, behind the crash."""
 
 
 class _Proof(Generic[W]):
@@ -296,12 +299,12 @@ class _Proof(Generic[W]):
             (struck.course, (Fault("freeze", struck.point), Fault("wake", wake)))
             for struck in self._struck
             if struck.point in _waits(struck.course.places) and "cancel" not in struck.course.schedule.kinds()
-            for wake in [*_waits(struck.places, struck.point), len(struck.places) + 1]
+            for wake in [*struck.waits, struck.points + 1]
         ]
         pairs: list[_Strike] = [
             (struck.course, (Fault("crash", struck.point), Fault("crash", second)))
             for struck in self._struck
-            for second in range(struck.point + 1, len(struck.places))
+            for second in range(struck.point + 1, struck.points)
         ]
         # What is left is shared so that none of these rounds starves.
         shares = _shares(left, [len(rivals), len(freezes), len(pairs)])
@@ -320,7 +323,8 @@ class _Proof(Generic[W]):
         for course, faults in strikes:
             stage = await self._play(course, course.schedule.struck_by(*faults))
             if kind == "crash":
-                self._struck.append(_Struck(course, faults[0].point, stage.places))
+                point, places = faults[0].point, stage.places
+                self._struck.append(_Struck(course, point, len(places), _waits(places, point)))
         if strikes or total:
             self._rounds.append(Round(name, len(strikes), total))
         return len(strikes)
