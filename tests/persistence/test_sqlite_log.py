@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dotmac_workflows.persistence import SQLitePersistence
 from dotmac_workflows.persistence.sqlite._log import check_log
 from dotmac_workflows.persistence.sqlite._schema import Database
 from journal_rows import header, records
-from sqlite_stores import append
+from sqlite_stores import append, failure
 
 PAGE = 4096
 FRAME = 24 + PAGE
@@ -161,6 +162,24 @@ def test_what_is_left_over_from_an_earlier_use_is_no_part_of_it(reused: Log, tmp
 
 def test_a_log_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
     check_log(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("what", [Database.open, Database.open_reader])
+def test_an_opening_in_vain_leaves_the_log_alone(
+    what: Callable[[Database], object], left: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = left.put(tmp_path / "journals.db")
+    database = Database(str(path))
+    database.prepare()
+
+    def down(connection: sqlite3.Connection) -> None:
+        raise failure("SQLITE_IOERR_SHMOPEN")
+
+    monkeypatch.setattr(database, "_apply_settings", down)
+    with database.lock, pytest.raises(sqlite3.OperationalError):
+        what(database)
+    database.lock.close()
+    assert Path(f"{path}-wal").read_bytes() == left.log
 
 
 async def test_a_header_that_a_write_of_its_own_cut_off_keeps_no_store_from_going_on(left: Log, tmp_path: Path) -> None:

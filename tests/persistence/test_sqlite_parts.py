@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -466,14 +467,12 @@ def test_what_left_a_log_is_looked_at_without_writing(
         raise failure(name)
 
     monkeypatch.setattr(database, "_connect", connect)
-    database._refuse_through_reader()
-    assert modes == [], "there is no log"
+    with database._looked_at():
+        assert modes == [], "there is no log"
     Path(f"{path}-{suffix}").write_bytes(b"left")
-    if let_through:
-        database._refuse_through_reader()
-    else:
-        with pytest.raises(sqlite3.OperationalError, match=name):
-            database._refuse_through_reader()
+    seen = nullcontext() if let_through else pytest.raises(sqlite3.OperationalError, match=name)
+    with seen, database._looked_at():
+        pass
     assert modes == ["ro"]
 
 

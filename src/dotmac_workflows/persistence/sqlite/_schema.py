@@ -28,10 +28,12 @@ Where the file has a journal or write-ahead log of its own, that is done through
 the last connection to close a file would otherwise fold the log into it.
 """
 
+import contextlib
 import os
 import pathlib
 import sqlite3
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...errors import JournalCorruptError, JournalTooNewError, PersistenceError
@@ -175,8 +177,8 @@ class Database:
             self._flush_what_was_left()
             if self.is_wal and not self.settings.wal_autocheckpoint:  # by the lock, nobody is writing to it
                 check_log(f"{self.path}-wal", own=not first)
-            self._refuse_through_reader()
-            return self._open_writer()
+            with self._looked_at():
+                return self._open_writer()
         except BaseException:
             if first and self._replaced is None:  # whatever is there next time may be opened
                 self._identity = None
@@ -190,13 +192,14 @@ class Database:
             sqlite3.Error: To be explained by the caller.
         """
         self.check_not_replaced()
-        connection = self._connect("rw")
-        try:
-            self._apply_settings(connection)
-            self.check_not_replaced()
-        except BaseException:
-            connection.close()
-            raise
+        with self._looked_at():
+            connection = self._connect("rw")
+            try:
+                self._apply_settings(connection)
+                self.check_not_replaced()
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def check_not_replaced(self) -> None:
@@ -315,20 +318,24 @@ class Database:
             raise
         return connection
 
-    def _refuse_through_reader(self) -> None:
-        """Look at the file through a connection that cannot write, where a closing one would fold a log into it."""
-        if not any(_size(f"{self.path}-{suffix}") for suffix in ("wal", "journal")):
-            return
-        try:
-            connection = self._connect("ro")
-            try:
-                self._is_fresh(connection)
-            finally:
-                connection.close()
-        except sqlite3.OperationalError as error:
-            # A journal that was left by a crash has to be rolled back first, for which one must write.
-            if not error_name(error).startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-                raise
+    @contextlib.contextmanager
+    def _looked_at(self) -> Iterator[None]:
+        """Look at the file through a connection that cannot write, and keep that while another one is opened.
+
+        A connection that closes as the last one folds the log into the file, that of another application too, and
+        deletes it. SQLite deletes it even if it was to be opened in vain, so that nothing could be folded in.
+        """
+        with contextlib.ExitStack() as kept:
+            if any(_size(f"{self.path}-{suffix}") for suffix in ("wal", "journal")):
+                try:
+                    self._is_fresh(kept.enter_context(contextlib.closing(self._connect("ro"))))
+                except sqlite3.OperationalError as error:
+                    # A journal that was left by a crash has to be rolled back first, for which one must write.
+                    if not error_name(error).startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+                        raise
+            if not self.is_wal:
+                kept.close()  # a log is given up while nobody else has the file open
+            yield
 
     def _is_fresh(self, connection: sqlite3.Connection) -> bool:
         """Tell whether the tables have yet to be made; raise where the file is not ours."""
