@@ -1,17 +1,19 @@
 """What users hold: the protocols of a backend over the two threads."""
 
+import asyncio
 import os
 import threading
 import weakref
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...errors import PersistenceError, WorkflowConfigurationError
 from ...status import WorkflowStatus
 from .._protocol import Header, Lease, LeaseChange, Record
 from .._refusals import check_append, check_limit
+from ._calls import deliver
 from ._schema import Database
 from ._statements import Append, Delete, Renew, Write, check_integrity, find_headers, read_lease, read_records
 from ._writer import Close, Open, Read, Reader, Writer
@@ -54,6 +56,7 @@ class SQLitePersistence:
         self._starting = threading.Lock()
         self._process: int | None = None  # the one that the threads run in
         self._is_open = False
+        self._unsent: dict[asyncio.AbstractEventLoop, list[Write[Any]]] = {}
 
     @property
     def path(self) -> str:
@@ -78,6 +81,7 @@ class SQLitePersistence:
         """Finish the writes that wait, fold the log into the file, and close it; a second time does nothing."""
         self._check_process()
         close = Close(certain=True)
+        self._send(close.loop)
         with self._starting:
             if self._process is None:  # never used; nothing to close, only to refuse from now on
                 self._start()
@@ -166,9 +170,23 @@ class SQLitePersistence:
         weakref.finalize(self, self._writer.abandon).atexit = False
 
     async def _write(self, write: Write[Result]) -> Result:
-        if not self._writer.submit(write):
-            raise self._closed()
+        """Have something written, in one commit with all that tasks ask for in the same turn of the event loop.
+
+        The writer would begin with the first of them, and the others would have to wait for the next flush.
+        """
+        unsent = self._unsent.get(write.loop)
+        if unsent is None:
+            self._unsent[write.loop] = [write]
+            write.loop.call_soon(self._send, write.loop)
+        else:
+            unsent.append(write)
         return await write.outcome()
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        for write in self._unsent.pop(loop, ()):
+            if not self._writer.submit(write):
+                write.error = self._closed()
+                deliver((write,))
 
     async def _read(self, read: Read[Result]) -> Result:
         await self._open()
