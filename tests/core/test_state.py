@@ -315,6 +315,42 @@ def state_of(events: list[Event], values: dict[str, Any]) -> RunState:
     return RunState(WORKFLOW, **{"version": len(events), "plan": plan, **values})
 
 
+def test_before_its_journal_a_run_is_this() -> None:
+    assert RunState(WORKFLOW) == RunState(
+        workflow_id=WORKFLOW,
+        version=0,
+        plan=None,
+        steps=(),
+        settings=Settings(),
+        status=WorkflowStatus.PENDING,
+        index=0,
+        results=[],
+        visits={},
+        rollback_visits={},
+        in_flight=None,
+        undoing=None,
+        undoable=[],
+        interrupted=None,
+        step_failed=False,
+        gated=False,
+        gate=0,
+        gates=0,
+        pending_step=None,
+        decisions=[],
+        approval_data=None,
+        rejected=False,
+        pausing=False,
+        attention=False,
+        cancelling=None,
+        rollback=None,
+        rollback_status="none",
+        token=None,
+        owner=None,
+        started_at=None,
+        ended_at=None,
+    )
+
+
 @pytest.mark.parametrize("name", STATES)
 def test_a_journal_leads_to_its_state(name: str) -> None:
     assert replay(WORKFLOW, JOURNALS[name]) == state_of(JOURNALS[name], STATES[name])
