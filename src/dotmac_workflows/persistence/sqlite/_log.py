@@ -127,8 +127,7 @@ def _frames(log: BinaryIO, order: str, page_size: int, salts: list[int], checksu
 def _checksum(order: str, data: bytes, before: _Checksum) -> _Checksum:
     """Return the checksum that goes on from the one before it."""
     first, second = before
-    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
-    for one, other in zip(words, words, strict=True):
+    for one, other in struct.iter_unpack(f"{order}II", data):
         first = first + one + second & _MASK
         second = second + other + first & _MASK
     return first, second
