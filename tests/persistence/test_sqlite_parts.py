@@ -137,36 +137,6 @@ def test_a_lock_is_waited_for_no_longer_than_its_limit_counting_from_the_threads
     assert sum(clock.slept) < 0.03
 
 
-@pytest.fixture
-def without_input() -> Iterator[None]:
-    """Closes descriptor 0, as daemons do: the next file that is opened gets it."""
-    kept = os.dup(0)
-    os.close(0)
-    yield
-    os.dup2(kept, 0)
-    os.close(kept)
-
-
-@pytest.mark.usefixtures("without_input")
-def test_descriptor_0_is_one_like_any_other(tmp_path: Path) -> None:
-    first, second = (InterprocessLock(str(tmp_path / "lock"), 0.0) for _ in range(2))
-    assert first.open()
-    assert first.open()
-    with first:
-        assert first._descriptor == 0, "it was opened once"
-    second.open()
-    with second, pytest.raises(PersistenceError, match=f"process {os.getpid()} on host"), first:
-        pass
-    with first:
-        pass
-    with second:  # it was let go of
-        pass
-    second.close()
-    first.close()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(0)
-
-
 def loaded_once_more(module: ModuleType) -> ModuleType:
     """Return a copy of a module, for what is done when it is loaded."""
     spec = importlib.util.find_spec(module.__name__)
