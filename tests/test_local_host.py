@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -610,6 +611,11 @@ async def test_each_attempt_of_a_rollback_is_logged_as_that(store: Store, caplog
         await again.resume()
     (record,) = caplog.records
     assert [vars(record)[key] for key in ("event", "step", "attempt")] == ["step_raised", "a", 2]
+
+
+def test_where_nobody_says_the_time_is_that_of_the_system_and_these_are_its_limits() -> None:
+    runtime = Runtime()
+    assert (runtime.clock, runtime.lease_seconds, runtime.cancel_grace_seconds) == (time, 30.0, 10.0)
 
 
 @pytest.mark.parametrize("name", ["lease_seconds", "cancel_grace_seconds"])

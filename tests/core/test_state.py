@@ -315,6 +315,42 @@ def state_of(events: list[Event], values: dict[str, Any]) -> RunState:
     return RunState(WORKFLOW, **{"version": len(events), "plan": plan, **values})
 
 
+def test_before_its_journal_a_run_is_this() -> None:
+    assert RunState(WORKFLOW) == RunState(
+        workflow_id=WORKFLOW,
+        version=0,
+        plan=None,
+        steps=(),
+        settings=Settings(),
+        status=WorkflowStatus.PENDING,
+        index=0,
+        results=[],
+        visits={},
+        rollback_visits={},
+        in_flight=None,
+        undoing=None,
+        undoable=[],
+        interrupted=None,
+        step_failed=False,
+        gated=False,
+        gate=0,
+        gates=0,
+        pending_step=None,
+        decisions=[],
+        approval_data=None,
+        rejected=False,
+        pausing=False,
+        attention=False,
+        cancelling=None,
+        rollback=None,
+        rollback_status="none",
+        token=None,
+        owner=None,
+        started_at=None,
+        ended_at=None,
+    )
+
+
 @pytest.mark.parametrize("name", STATES)
 def test_a_journal_leads_to_its_state(name: str) -> None:
     assert replay(WORKFLOW, JOURNALS[name]) == state_of(JOURNALS[name], STATES[name])
@@ -357,6 +393,7 @@ def test_what_is_tried_again_is_undone_in_reverse_and_other_results_stay() -> No
 # What cannot follow.
 
 START = plan()[0]
+FAILED = ev.WorkflowFailed(9)
 MISFITS: list[tuple[list[Event], Event, str]] = [
     ([], ev.Claimed(1, "o", "t"), "the run was not started"),
     (plan(), START, "the run was started already"),
@@ -383,6 +420,12 @@ MISFITS: list[tuple[list[Event], Event, str]] = [
     (TURNED, ev.RollbackRetried(1, None), "no rollback had ended incomplete"),
     (plan(), ev.RollbackWaived(1, "pay", None, ""), "no rollback had ended incomplete"),
     (INCOMPLETE, ev.RollbackWaived(1, "pack", None, ""), "the rollback of step 'pack' did not fail"),
+    (plan(), ev.Retried(1, None, 0), "the run had not failed"),
+    ([*plan(ASKS), *ran_events("pay", 0, gated=True), FAILED], ev.Retried(1, None, 0), "the run had not failed"),
+    ([*RUNNING, FAILED], ev.Retried(1, None, 0), "the run had not failed"),
+    ([*TURNED, ev.RollbackStepStarted(7, "pay", 0, 1, 1), FAILED], ev.Retried(1, None, 0), "the run had not failed"),
+    (JOURNALS["failed"], ev.Retried(1, None, -1), "there is no place -1 in the plan"),
+    (JOURNALS["failed"], ev.Retried(1, None, 4), "there is no place 4 in the plan"),
 ]
 
 

@@ -4,6 +4,8 @@ import asyncio
 import os
 import random
 import sqlite3
+import struct
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -66,6 +68,26 @@ def flipped(log: bytes, place: int, bit: int) -> bytes:
     damaged = bytearray(log)
     damaged[place] ^= 1 << bit
     return bytes(damaged)
+
+
+def summed(order: str, data: bytes, before: tuple[int, int]) -> tuple[int, int]:
+    first, second = before
+    for one, other in struct.iter_unpack(f"{order}II", data):
+        first = (first + one + second) % 2**32
+        second = (second + other + first) % 2**32
+    return first, second
+
+
+def sealed(log: bytes, order: str = "<") -> bytes:
+    """Return a log with checksums that are right, made of words of some byte order."""
+    header = log[:24]
+    checksum = summed(order, header, (0, 0))
+    whole = header + struct.pack(">II", *checksum)
+    for place in range(32, len(log), FRAME):
+        head, page = log[place : place + 16], log[place + 24 : place + FRAME]
+        checksum = summed(order, head[:8] + page, checksum)
+        whole += head + struct.pack(">II", *checksum) + page
+    return whole
 
 
 def is_noticed(path: Path, log: bytes) -> bool:
@@ -149,6 +171,8 @@ async def test_a_commit_whose_mark_is_what_lay_there_before_is_none(tmp_path: Pa
     assert not is_noticed(tmp_path / "log", bytes(log))
     log[32 + split * FRAME : 32 + split * FRAME + 8] = b"\1" * 8
     assert not is_noticed(tmp_path / "log", bytes(log))
+    log[32 + split * FRAME - 512 : 32 + split * FRAME] = bytes(512)
+    assert not is_noticed(tmp_path / "log", bytes(log)), "nor is it where the page before it was not written whole"
 
 
 def test_what_is_left_over_from_an_earlier_use_is_no_part_of_it(reused: Log, tmp_path: Path) -> None:
@@ -158,6 +182,34 @@ def test_what_is_left_over_from_an_earlier_use_is_no_part_of_it(reused: Log, tmp
     over = 32 + len(current) * FRAME
     assert not is_noticed(tmp_path / "log", flipped(reused.log, over + 500, 1))
     assert is_noticed(tmp_path / "log", flipped(reused.log, 32 + 500, 1))
+
+
+def test_a_log_of_the_other_byte_order_is_looked_at_alike(left: Log, tmp_path: Path) -> None:
+    assert sealed(left.log, "<" if sys.byteorder == "little" else ">") == left.log
+    for last_bit, order in enumerate("<>"):
+        log = sealed(left.log[:3] + bytes([left.log[3] & 0xFE | last_bit]) + left.log[4:], order)
+        assert not is_noticed(tmp_path / "log", log)
+        assert is_noticed(tmp_path / "log", flipped(log, 32 + 500, 1))
+        path = left.put(tmp_path / f"{last_bit}.db", log)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM records").fetchone() == (8,), "SQLite takes it whole"
+
+
+@pytest.mark.parametrize("place", [3, 7])
+def test_a_header_of_another_format_is_no_header_whatever_its_checksum(left: Log, place: int, tmp_path: Path) -> None:
+    assert is_noticed(tmp_path / "log", sealed(flipped(left.log, place, 1)))
+
+
+@pytest.mark.parametrize(("number", "begins", "is_trusted"), [(18, 464, True), (19, 488, True), (41, 504, False)])
+def test_a_mark_is_trusted_whose_header_lies_in_one_sector(
+    left: Log, number: int, begins: int, is_trusted: bool, tmp_path: Path
+) -> None:
+    """Of a header in two sectors a crash may leave one."""
+    frame = left.log[32:36] + b"\0\0\0\1" + left.log[40 : 32 + FRAME]
+    place = 32 + number * FRAME
+    assert place % 512 == begins
+    log = sealed(left.log[:32] + (number + 2) * frame)
+    assert is_noticed(tmp_path / "log", flipped(log, place + 99, 0)) is is_trusted
 
 
 def test_a_log_that_is_not_there_is_no_damage(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import errno
+import importlib.util
 import logging
 import os
 import queue
 import sqlite3
 import stat
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,12 +35,13 @@ from dotmac_workflows.persistence.sqlite._statements import (
     Delete,
     Renew,
     check_integrity,
+    find_headers,
     read_lease,
     read_records,
 )
 from dotmac_workflows.persistence.sqlite._writer import Close, Open, Read, Reader, Writer
 from journal_rows import header, records
-from sqlite_stores import failure
+from sqlite_stores import append, failure, writer_held
 
 MIB = 1024 * 1024
 
@@ -133,6 +136,27 @@ def test_a_lock_is_waited_for_no_longer_than_its_limit_counting_from_the_threads
     second._threads = threads
     assert asked == [7.0, 0]
     assert sum(clock.slept) < 0.03
+
+
+def loaded_once_more(module: ModuleType) -> ModuleType:
+    """Return a copy of a module, for what is done when it is loaded."""
+    spec = importlib.util.find_spec(module.__name__)
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+@pytest.mark.parametrize(("module", "name"), [(_lock, "_forget_locks"), (_schema, "_renew_creation_lock")])
+def test_where_there_are_forks_a_child_is_told(module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks: list[dict[str, object]] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **given: hooks.append(given), raising=False)
+    copy = loaded_once_more(module)
+    assert hooks == [{"after_in_child": getattr(copy, name)}]
+    monkeypatch.delattr(os, "register_at_fork")
+    loaded_once_more(module)
+    assert len(hooks) == 1
 
 
 @pytest.mark.parametrize("left", [b"", b"one", b"one two three", b"\xff\xfe"])
@@ -378,6 +402,7 @@ def test_a_database_is_new_until_it_is_open(path: Path) -> None:
     assert (database.settings, database.is_replaced, database.is_wal) == (Settings("wal", 2, 0), False, True)
     assert database.wal_size() == os.stat(f"{path}-wal").st_size > 0
     connection.close()
+    assert path.read_bytes()[68:72] == b"dmwf"
     database.lock.close()
 
 
@@ -615,12 +640,13 @@ def test_a_setting_that_is_not_taken_is_named(path: Path, monkeypatch: pytest.Mo
 class Asked:
     """A connection that notes what it is asked."""
 
-    def __init__(self, *, fails: str = "", busy: int = 0, in_transaction: bool = True) -> None:
+    def __init__(self, *, fails: str = "", busy: int = 0, in_transaction: bool = True, closes: bool = True) -> None:
         self.statements: list[str] = []
         self.closed = False
         self.in_transaction = in_transaction
         self._fails = fails
         self._busy = busy
+        self._closes = closes
 
     def execute(self, sql: str) -> Any:
         self.statements.append(sql)
@@ -628,8 +654,13 @@ class Asked:
             raise failure("SQLITE_IOERR")
         return SimpleNamespace(fetchone=lambda: (self._busy, 0, 0), fetchall=list)
 
+    def cursor(self) -> Any:
+        return SimpleNamespace(close=lambda: None)
+
     def close(self) -> None:
         self.closed = True
+        if not self._closes:
+            raise failure("SQLITE_IOERR")
 
 
 @pytest.fixture
@@ -690,7 +721,8 @@ def test_a_checkpoint_that_fails_is_logged_and_nothing_more(writer: Writer, capl
     writer._checkpoint(connection, "TRUNCATE")
     assert connection.statements[-1] == "PRAGMA busy_timeout = 30000"
     (record,) = caplog.records
-    assert (record.levelname, record.getMessage()) == (
+    assert (record.name, record.levelname, record.getMessage()) == (
+        "dotmac_workflows.persistence.sqlite._writer",
         "WARNING",
         f"A checkpoint of {writer._database.path} failed; it will be tried again",
     )
@@ -722,8 +754,11 @@ def test_a_rollback_is_asked_for_only_where_there_is_a_transaction(writer: Write
     assert (rolled_back.statements, rolled_back.closed) == ([], False)
 
 
-def test_a_rollback_that_fails_closes_the_connection(writer: Writer, caplog: pytest.LogCaptureFixture) -> None:
-    connection: Any = Asked(fails="ROLLBACK")
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_rollback_that_fails_closes_the_connection(
+    writer: Writer, closes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection: Any = Asked(fails="ROLLBACK", closes=closes)
     writer._connection = connection
     writer._roll_back(connection)
     assert (connection.closed, writer._connection) == (True, None)
@@ -792,6 +827,36 @@ def test_what_became_of_a_commit_is_asked_again_and_again_and_then_unknown(
     assert (connection.closed, writer._connection) == (True, None)
 
 
+def test_what_did_not_land_is_told_what_its_commit_failed_with(writer: Writer, clock: Time) -> None:
+    fsync = failure("SQLITE_IOERR_FSYNC")
+    landed, missing = waiting("order-1", "order-2")
+    writer._missing_after_reopening = lambda writes, error: [missing]  # type: ignore[method-assign]  # one of them
+    writer._settle([landed, missing], fsync)
+    assert (landed.error, missing.error.__cause__, clock.slept) == (None, fsync, [])
+
+
+def test_a_commit_that_fails_is_told_with_its_cause(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer._database, "check_not_replaced", lambda: None)
+    writer._connection = Asked(fails="COMMIT")  # type: ignore[assignment]  # a stand-in
+    with pytest.raises(_writer._CommitError) as caught:
+        writer._transact([])
+    assert isinstance(caught.value.cause, sqlite3.OperationalError)
+
+
+def test_a_log_that_was_written_to_is_left_for_a_second_and_any_other_for_ever(writer: Writer) -> None:
+    waited: list[float | None] = []
+
+    def take(timeout: float | None = None) -> Any:
+        waited.append(timeout)
+        raise queue.Empty
+
+    writer._mailbox.take = take  # type: ignore[method-assign]  # nothing ever comes
+    for used in (None, True, None):
+        writer._log_is_used = writer._log_is_used if used is None else used
+        assert writer._turn() is True
+    assert waited == [None, 1.0, None]
+
+
 def test_of_a_file_that_is_gone_nothing_is_asked_again(writer: Writer, clock: Time) -> None:
     gone = PersistenceError("it is gone")
 
@@ -805,9 +870,8 @@ def test_of_a_file_that_is_gone_nothing_is_asked_again(writer: Writer, clock: Ti
     assert (str(write.error), write.error.__cause__, clock.slept) == ("it is gone", gone, [])
 
 
-def test_a_connection_is_closed_even_without_the_lock(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("busy", [PersistenceError("busy"), OSError("simulated")])
+def test_a_connection_is_closed_even_without_the_lock(busy: Exception, caplog: pytest.LogCaptureFixture) -> None:
     held: list[str] = []
 
     class Lock:
@@ -819,7 +883,7 @@ def test_a_connection_is_closed_even_without_the_lock(
 
     class Busy(Lock):
         def __enter__(self) -> None:
-            raise PersistenceError("busy")
+            raise busy
 
     class Closes(Asked):
         def close(self) -> None:
@@ -898,6 +962,19 @@ async def test_an_ordinary_append_rewrites_no_index() -> None:
         unlisted,
         f"{unlisted}, lease_token = ?, lease_owner = ?, lease_expires_at = ?",
     ]
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(125, 125), (2**62 + 1, 2**62)])
+def test_a_limit_is_no_larger_than_sqlite_takes(limit: int, asked: int) -> None:
+    given: list[list[object]] = []
+
+    def execute(sql: str, parameters: list[object]) -> Any:
+        given.append(parameters)
+        return SimpleNamespace(fetchall=list)
+
+    cursor: Any = SimpleNamespace(execute=execute)
+    assert find_headers(cursor, None, None, None, None, limit) == []
+    assert given == [[asked]]
 
 
 async def test_a_workflow_is_deleted_whatever_is_left_of_it(cursor: sqlite3.Cursor) -> None:
@@ -1159,3 +1236,55 @@ async def test_a_store_of_another_process_says_so(path: Path) -> None:
         f"SQLitePersistence({str(path)!r}) was opened by process 7, before a fork; SQLite's connections and locks do "
         f"not outlive one. Make a new SQLitePersistence in this process ({os.getpid()})."
     )
+
+
+async def test_what_another_process_opened_takes_no_append(path: Path) -> None:
+    async with SQLitePersistence(path) as store:
+        process, store._process = store._process, 7
+        with pytest.raises(PersistenceError, match="was opened by process 7"):
+            await append(store, "order-1")
+        store._process = process
+        assert await store.read("order-1") == []
+
+
+async def test_who_is_cancelled_while_it_opens_does_not_wait(path: Path) -> None:
+    store = SQLitePersistence(path)
+    with store._database.lock:  # so that it cannot be opened yet
+        opening = asyncio.create_task(store.find())
+        await asyncio.sleep(0)
+        opening.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert opening.cancelled()
+    await store.close()
+
+
+async def test_who_is_cancelled_while_it_closes_waits_for_the_end(path: Path) -> None:
+    store = SQLitePersistence(path)
+    await append(store, "w")
+    async with writer_held(store):
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not closing.done()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert store._writer._ended
+
+
+async def test_a_store_that_was_forgotten_is_left_alone_when_the_program_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it acknowledged is on the disk, and its threads end with the process."""
+    made: list[weakref.finalize[..., Any]] = []
+
+    class Noted(weakref.finalize):  # type: ignore[type-arg]  # generic for type checkers only
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(weakref, "finalize", Noted)
+    async with SQLitePersistence(path):
+        assert [each.atexit for each in made] == [False]

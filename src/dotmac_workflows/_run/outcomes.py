@@ -41,9 +41,7 @@ class Outcomes:
         else:
             result = answer
         result.execution_time = elapsed
-        if error is not None:
-            return self._seal(step, settle(result, self._now(), *_exception(error)))
-        return self._seal(step, settle(result, self._now()))
+        return self._seal(step, settle(result, self._now(), *_exception(error)))
 
     def of_rollback(self, step: str, answer: object, error: Exception | None, elapsed: float) -> Event:
         """Return the fact that the rollback of a step ended: it answered, or raised; after `elapsed` seconds."""

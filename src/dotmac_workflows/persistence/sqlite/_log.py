@@ -16,18 +16,18 @@ is left over from an earlier use of the file.
 import os
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from ...errors import JournalCorruptError
 
-_MAGIC = 0x377F0682  # with the last bit set, checksums are made of big-endian words
+_MAGIC = 0x377F0683  # without the last bit, checksums are made of little-endian words
 _VERSION = 3007000
 _HEADER = struct.Struct(">8I")
 _FRAME = struct.Struct(">6I")
 _MASK = 0xFFFFFFFF
 _SECTOR = 512  # bytes that a disk writes as one, or not at all
 
-_Checksum = tuple[int, int]
+_Checksum: TypeAlias = tuple[int, int]
 
 
 class _Frame(NamedTuple):
@@ -93,7 +93,7 @@ def _first_damage(log: BinaryIO, *, own: bool) -> str | None:
     magic, version, page_size, _, *salts, first, second = _HEADER.unpack(header)
     order = ">" if magic & 1 else "<"
     checksum = _checksum(order, header[:24], (0, 0))
-    if magic | 1 != _MAGIC | 1 or version != _VERSION or checksum != (first, second):
+    if magic | 1 != _MAGIC or version != _VERSION or checksum != (first, second):
         # It is flushed before the first frame is written.
         return "its header does not match its checksum" if log.read(1) and not own else None
     damaged, after_commit = 0, False
@@ -127,8 +127,7 @@ def _frames(log: BinaryIO, order: str, page_size: int, salts: list[int], checksu
 def _checksum(order: str, data: bytes, before: _Checksum) -> _Checksum:
     """Return the checksum that goes on from the one before it."""
     first, second = before
-    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
-    for one, other in zip(words, words, strict=True):
+    for one, other in struct.iter_unpack(f"{order}II", data):
         first = first + one + second & _MASK
         second = second + other + first & _MASK
     return first, second
