@@ -148,7 +148,11 @@ def _undecided(answer: WorkflowResult) -> str | None:
 
 def _renamed(answer: WorkflowResult, step: str) -> WorkflowResult:
     """Return a copy for another step; not by the constructor, which a subclass may have of its own."""
-    result = copy.copy(answer)
+    if type(answer) is WorkflowResult:
+        result = object.__new__(WorkflowResult)  # at a tenth of the price
+        vars(result).update(vars(answer))
+    else:
+        result = copy.copy(answer)
     result.step = step
     return result
 
