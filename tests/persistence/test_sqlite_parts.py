@@ -8,6 +8,7 @@ import os
 import queue
 import sqlite3
 import stat
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -156,6 +157,32 @@ def test_where_there_are_forks_a_child_is_told(module: ModuleType, name: str, mo
     monkeypatch.delattr(os, "register_at_fork")
     loaded_once_more(module)
     assert len(hooks) == 1
+
+
+def test_where_nothing_can_be_locked_nobody_is_named(two_locks: tuple[InterprocessLock, InterprocessLock]) -> None:
+    first, _ = two_locks
+    with first:  # which leaves a name
+        pass
+    first.available = False
+    assert "another process holds it" in str(first._busy())
+
+
+def test_a_system_without_the_lock_or_without_a_name_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows is."""
+    monkeypatch.delattr(os, "uname")
+    lock = InterprocessLock(str(tmp_path / "lock"), 0.05)
+    lock.open()
+    with lock:
+        assert Path(lock.path).read_text() == f"localhost {os.getpid()}\n"
+    lock.close()
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    copy = loaded_once_more(_lock)
+    lock = copy.InterprocessLock(str(tmp_path / "another"), 0.05)
+    assert lock.open() is False
+    with lock:
+        assert not Path(lock.path).exists()
 
 
 @pytest.mark.parametrize("left", [b"", b"one", b"one two three", b"\xff\xfe"])
@@ -707,6 +734,15 @@ def test_the_log_is_checkpointed_at_its_marks(writer: Writer) -> None:
     assert len(modes) == 7
 
 
+@pytest.mark.parametrize(("size", "mode"), [(4 * MIB, "PASSIVE"), (16 * MIB, "TRUNCATE")])
+def test_a_log_that_is_long_from_the_beginning_is_checkpointed_at_once(writer: Writer, size: int, mode: str) -> None:
+    modes: list[str] = []
+    writer._checkpoint = lambda connection, mode: modes.append(mode)  # type: ignore[method-assign]
+    connection: Any = Asked()
+    writer._keep_log_short(connection, size)
+    assert modes == [mode]
+
+
 def test_a_checkpoint_waits_for_readers_for_a_short_while_only(writer: Writer) -> None:
     connection: Any = Asked()
     writer._checkpoint(connection, "PASSIVE")
@@ -826,6 +862,16 @@ def test_what_became_of_a_commit_is_asked_again_and_again_and_then_unknown(
     assert accepted.error.workflow_id == "order-1"
     assert str(refused.error) == "refused"
     assert (connection.closed, writer._connection) == (True, None)
+
+
+def test_the_last_moment_is_still_in_time(writer: Writer, clock: Time) -> None:
+    def down(writes: Any, error: Any) -> Any:
+        raise failure("SQLITE_CANTOPEN")
+
+    writer._missing_after_reopening = down  # type: ignore[method-assign]  # the disk is down
+    writer.settle_seconds = 0.01
+    writer._settle(waiting("order-1"), failure("SQLITE_IOERR_FSYNC"))
+    assert clock.slept == [0.01]
 
 
 def test_what_did_not_land_is_told_what_its_commit_failed_with(writer: Writer, clock: Time) -> None:
