@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -156,6 +157,13 @@ else:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", [dotmac_workflows, persistence])
+def test_a_name_that_there_is_not_is_said_by_its_module(module: ModuleType) -> None:
+    with pytest.raises(AttributeError) as caught:
+        _ = module.nothing_of_the_kind
+    assert str(caught.value) == f"module {module.__name__!r} has no attribute 'nothing_of_the_kind'"
 
 
 def test_no_member_of_the_package_is_public_by_accident() -> None:

@@ -285,6 +285,11 @@ MORE: list[tuple[str, list[Event], dict[str, Any]]] = [
         {**DRIVEN, **AFTER_PAY, "token": None, "visits": {"pay": 1, "pack": 1}},
     ),
     (
+        "tried again behind its last step",
+        [*JOURNALS["failed"], ev.Retried(7, None, 3)],
+        {**DRIVEN, **AFTER_PAY, "token": None, "index": 3, "visits": {"pay": 1, "pack": 1}},
+    ),
+    (
         "tried again from the beginning",
         [*JOURNALS["failed and rolled back"], ev.Retried(10, None, 0)],
         {
