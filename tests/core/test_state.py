@@ -321,7 +321,7 @@ def state_of(events: list[Event], values: dict[str, Any]) -> RunState:
 
 
 def test_before_its_journal_a_run_is_this() -> None:
-    assert RunState(WORKFLOW) == RunState(
+    assert replay(WORKFLOW, []) == RunState(
         workflow_id=WORKFLOW,
         version=0,
         plan=None,
