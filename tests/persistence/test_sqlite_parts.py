@@ -375,9 +375,9 @@ def test_a_thread_has_a_name_and_keeps_no_process_alive() -> None:
 
 
 async def test_the_threads_of_a_store_are_named(path: Path) -> None:
-    before = {thread.name for thread in threading.enumerate()}
+    before = set(threading.enumerate())  # an earlier test's may be about to end
     async with SQLitePersistence(path):
-        names = {thread.name for thread in threading.enumerate()} - before
+        names = {thread.name for thread in set(threading.enumerate()) - before}
     assert names == {"dotmac-workflows sqlite reader", "dotmac-workflows sqlite writer"}
 
 
