@@ -410,6 +410,8 @@ MISFITS: list[tuple[list[Event], Event, str]] = [
         ev.RollbackStepStarted(1, "pay", 2, 1, 1),
         "there is no step 'pay' at place 2 of the plan",
     ),
+    (plan(), StepStarted(1, "pack", 1, 1, 1), "it was not the turn of step 'pack'"),
+    (WAITING[:-1], ev.ApprovalRequested(1, "pack"), "step 'pack' is not the one that ran"),
     (plan(), ev.StepSucceeded(1, PAID, False), "no step was running"),
     (plan(), ev.StepFailed(1, DECLINED, None, None), "no step was running"),
     (plan(), ev.StepInterrupted(1, DECLINED), "no step was running"),
@@ -511,6 +513,15 @@ def test_the_results_of_a_draft_are_its_undoable_steps_where_they_stand_in_the_p
         StepStarted(0, "pay", 2, 3, 1),
     ]
     assert state.visits == {"pay": 3, "pack": 1}
+    again = sown(seed(results=(done("pay"),) * 3), ("pay", "pack", "pay", "ship"))
+    assert [started.position for started in again.undoable] == [0, 2, 0]
+
+
+def test_a_draft_may_stand_behind_its_last_step_and_no_further() -> None:
+    assert sown(seed(current_step_index=3)).index == 3
+    for index in (-1, 4):
+        with pytest.raises(ValueError, match=f"^a draft of 3 steps stands at {index}$"):
+            sown(seed(current_step_index=index))
 
 
 @pytest.mark.parametrize(("pending", "step"), [("ship", "ship"), (None, "pack"), ("", "pack")])

@@ -1,6 +1,7 @@
 """The parts of the SQLite backend by themselves, to the letter: lock, file, log, and what is told of failures."""
 
 import asyncio
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -781,6 +782,46 @@ def test_what_is_sealed_is_written_once_more_and_moved_out_of_the_log(writer: Wr
         assert str(caught.value) == f"{writer._database.path!r} is being read, and its log cannot be emptied."
 
 
+@pytest.mark.parametrize(("mode", "fails"), [("truncate", "COMMIT"), ("wal", "PRAGMA wal_checkpoint")])
+def test_what_cannot_be_sealed_for_another_reason_than_room_is_not_sealed(
+    writer: Writer, mode: str, fails: str
+) -> None:
+    writer._database.settings = Settings(mode, 2, 0)
+    connection: Any = Asked(fails=fails)
+    with pytest.raises(sqlite3.OperationalError, match="simulated SQLITE_IOERR"):
+        writer._seal(connection, lost_to=failure("SQLITE_FULL"))
+
+
+@pytest.mark.parametrize(
+    ("connected", "mode", "kept"), [(True, "wal", True), (False, "wal", False), (True, "truncate", False)]
+)
+def test_a_log_is_kept_open_while_its_connection_is_exchanged(
+    writer: Writer, connected: bool, mode: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = writer._database
+    database.settings = Settings(mode, 2, 0)
+    before: Any = Asked()
+    after, reader = Asked(), Asked()
+    readers: list[Asked] = []
+
+    def open_reader() -> Asked:
+        assert not before.closed
+        readers.append(reader)
+        return reader
+
+    def open_again() -> Asked:
+        assert (before.closed, reader.closed) == (connected, False)
+        return after
+
+    monkeypatch.setattr(database, "lock", contextlib.nullcontext())
+    monkeypatch.setattr(database, "open_reader", open_reader)
+    monkeypatch.setattr(database, "open", open_again)
+    monkeypatch.setattr(writer, "_seal", lambda connection, *, lost_to: None)
+    writer._connection = before if connected else None
+    assert writer._missing_after_reopening([], failure("SQLITE_FULL")) == []
+    assert (len(readers), reader.closed, writer._connection) == (kept, kept, after)
+
+
 def test_a_rollback_is_asked_for_only_where_there_is_a_transaction(writer: Writer) -> None:
     connection: Any = Asked()
     writer._connection = connection
@@ -1215,6 +1256,7 @@ async def test_a_store_that_cannot_be_opened_tells_why(writer: Writer, monkeypat
     writer._answer_open(call)
     with pytest.raises(PersistenceError, match="cannot be opened") as caught:
         await call.outcome()
+    assert str(caught.value).startswith(f"{writer._database.path!r} cannot be opened")
     assert caught.value.__cause__ is error
     writer._connection = Asked()  # type: ignore[assignment]  # it is open already
     again = Open(certain=False)
