@@ -111,10 +111,11 @@ def work(change, tests, out):
 
 place = ("a.py", "f")
 costs = {name: Cost(seconds, frozenset({place})) for name, seconds in [("broken", 0.1), ("sound", 0.2), ("slow", 3.0)]}
-changes = [Change(*place, partial(str, text)) for text in ("good", "bad")] + [Change("a.py", "g", partial(str, "bad"))]
+tried = [(place, "good"), (place, "bad"), (("a.py", "g"), "bad"), (("b.py", ""), "bad")]
+changes = [Change(*where, partial(str, text)) for where, text in tried]
 outcomes = {}
-Passes(changes, 1, costs, outcomes.__setitem__, work, Path(sys.argv[1])).run([0, 1, 2], [1.0, 5.0, 5.0])
-print(json.dumps([outcomes[number] for number in range(3)]))
+Passes(changes, 1, costs, outcomes.__setitem__, work, Path(sys.argv[1])).run([0, 1, 2, 3], [1.0, 5.0, 5.0])
+print(json.dumps([outcomes[number] for number in range(4)]))
 """
 
 
@@ -124,7 +125,7 @@ def test_what_kills_nothing_is_no_kill(tmp_path: Path) -> None:
     ran = run(DOUBTFUL, tmp_path)
     assert ran == [
         "not used, since it fails without a change too: broken",
-        json.dumps([["survived", "", 2], ["killed", "sound", 1], ["survived", "", 0]]),
+        json.dumps([["survived", "", 2], ["killed", "sound", 1], ["survived", "", 0], ["killed", "sound", 1]]),
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import dotmac_workflows
 from dotmac_workflows import errors, persistence, testing
+from dotmac_workflows.persistence import sqlite
 
 PACKAGE = """
     AlreadyDecidedError AsyncWorkflowCallback Clock Codec CodecType ConcurrencyError InMemoryPersistence
@@ -67,6 +68,7 @@ def test_the_names_of_the_package_are_these() -> None:
 
 def test_the_names_of_persistence_are_these() -> None:
     assert sorted(persistence.__all__) == sorted(PERSISTENCE)
+    assert sqlite.__all__ == ["SQLitePersistence"]
 
 
 def test_the_names_of_testing_hold_the_clock_and_the_contract_of_a_backend() -> None:

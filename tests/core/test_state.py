@@ -320,6 +320,16 @@ def state_of(events: list[Event], values: dict[str, Any]) -> RunState:
     return RunState(WORKFLOW, **{"version": len(events), "plan": plan, **values})
 
 
+def test_where_nobody_says_a_run_is_undone_when_it_fails_and_goes_on_undoing() -> None:
+    assert Settings() == Settings(
+        rollback_on_failure=True,
+        continue_on_step_failure=False,
+        require_approval=False,
+        rollback_on_cancel=False,
+        on_rollback_failure="continue",
+    )
+
+
 def test_before_its_journal_a_run_is_this() -> None:
     assert replay(WORKFLOW, []) == RunState(
         workflow_id=WORKFLOW,
