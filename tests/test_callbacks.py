@@ -9,7 +9,7 @@ import pytest
 
 from dotmac_workflows import PersistenceError, Workflow, WorkflowResult, WorkflowStatus
 from dotmac_workflows._core import events as ev
-from dotmac_workflows._core.state import replay
+from dotmac_workflows._core.state import RunState, replay
 from dotmac_workflows._run import callbacks
 from workflows import Backend, Failing, Held, Order, Store, Told, asks, crashed_after, fails, kinds, seen, within
 
@@ -378,6 +378,19 @@ async def test_a_callback_that_raises_is_logged_with_all_ids(
     ]
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+
+
+async def test_a_callback_that_raises_before_there_is_a_plan_is_logged_without_its_type(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when it is told that a workflow is not valid."""
+
+    def breaks(told: object) -> None:
+        raise LookupError
+
+    await callbacks.call(breaks, ev.WorkflowFailed(1), RunState("order-1"))
+    (record,) = caplog.records
+    assert (vars(record)["workflow_id"], vars(record)["workflow_type"]) == ("order-1", None)
 
 
 async def test_a_callback_of_a_task_that_was_cancelled_before_may_raise_cancelled_error_of_its_own() -> None:

@@ -407,6 +407,16 @@ async def test_a_beat_renews_what_is_held_one_at_a_time_and_arms_the_next(driven
     assert host._beat is not None
 
 
+async def test_who_let_go_while_a_renewal_waited_has_lost_nothing(driven: Driven) -> None:
+    store, host = driven
+    done = watched(host)
+    theirs = ev.Claimed(6, "elsewhere:7:8:b:n", "theirs")
+    await recorded(store, theirs, LeaseChange("theirs", theirs.owner, EXPIRES, "token"))
+    host.close()
+    await host._renew()
+    assert (done, host._lost) == ([], None)
+
+
 async def test_a_host_without_leases_has_no_heart() -> None:
     store = InMemoryPersistence()
     journal = StoredJournal(store, "order-1", Codec())

@@ -42,6 +42,8 @@ PLANTED = [
     ("_core/state.py", "", "gates: int = 0\n", "gates: int = 1\n", "survived"),
     ("_core/state.py", "_claimed", "state.owner = event.owner", "state.owner = event.owner  # alone", "same"),
     ("_core/state.py", "_claimed", "state.owner = event.owner", "while True: pass", "timeout"),
+    ("_core/codec.py", "_kind", ".__name__).lower()", ".__name__)", "killed"),
+    ("_core/codec.py", "_kind", "(?<=[a-z])", "(?<=[a-zA-Z])", "survived"),
 ]  # fmt: skip
 
 RUN = """
@@ -55,7 +57,7 @@ scratch, changes = json.loads(sys.argv[1])
 outcomes = {}
 trying.try_all(
     [trying.Change(module, function, partial(str, text)) for module, function, text in changes],
-    ["tests/core/test_turning_round.py"],
+    ["tests/core/test_turning_round.py", "tests/core/test_codec.py"],
     jobs=2,
     limits=[60.0],
     told=outcomes.__setitem__,
@@ -77,15 +79,54 @@ def planted(module: str, before: str, after: str) -> str:
 def test_a_planted_mutant_is_noticed_and_one_that_no_test_can_see_survives(tmp_path: Path) -> None:
     pytest.importorskip("mutmut", reason="it is in the mutation extra only; .ci/run installs it")
     changes = [(module, function, planted(module, before, after)) for module, function, before, after, _ in PLANTED]
+    assert json.loads(run(RUN, json.dumps([str(tmp_path), changes]))[-1]) == [verdict for *_, verdict in PLANTED]
+
+
+def run(script: str, argument: object) -> list[str]:
+    """Run a script in a process of its own, since forks and threads do not go together, and return what it printed."""
     ran = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps([str(tmp_path), changes])],
+        [sys.executable, "-c", script, str(argument)],
         cwd=TOP,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TOP / "src"), str(TOP / "tests")])},
         stdout=subprocess.PIPE,
         check=True,
         text=True,
     )
-    assert json.loads(ran.stdout.splitlines()[-1]) == [verdict for *_, verdict in PLANTED]
+    return ran.stdout.splitlines()
+
+
+DOUBTFUL = """
+import json, sys
+from functools import partial
+from pathlib import Path
+from mutation.trying import Change, Cost, Passes
+
+def work(change, tests, out):
+    for name in tests:
+        out.write(f"{name}\\n")
+        if name == "broken" or (name == "sound" and change.text() == "bad"):
+            out.write("killed\\n")
+            return
+    out.write("survived\\n")
+
+place = ("a.py", "f")
+costs = {name: Cost(seconds, frozenset({place})) for name, seconds in [("broken", 0.1), ("sound", 0.2), ("slow", 3.0)]}
+tried = [(place, "good"), (place, "bad"), (("a.py", "g"), "bad"), (("b.py", ""), "bad")]
+changes = [Change(*where, partial(str, text)) for where, text in tried]
+outcomes = {}
+Passes(changes, 1, costs, outcomes.__setitem__, work, Path(sys.argv[1])).run([0, 1, 2, 3], [1.0, 5.0, 5.0])
+print(json.dumps([outcomes[number] for number in range(4)]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_kills_nothing_is_no_kill(tmp_path: Path) -> None:
+    """A test that fails without the change too; and there being no test at all."""
+    ran = run(DOUBTFUL, tmp_path)
+    assert ran == [
+        "not used, since it fails without a change too: broken",
+        json.dumps([["survived", "", 2], ["killed", "sound", 1], ["survived", "", 0], ["killed", "sound", 1]]),
+    ]
 
 
 MODULE = '''\

@@ -5,11 +5,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import dotmac_workflows
 from dotmac_workflows import errors, persistence, testing
+from dotmac_workflows.persistence import sqlite
 
 PACKAGE = """
     AlreadyDecidedError AsyncWorkflowCallback Clock Codec CodecType ConcurrencyError InMemoryPersistence
@@ -66,6 +68,7 @@ def test_the_names_of_the_package_are_these() -> None:
 
 def test_the_names_of_persistence_are_these() -> None:
     assert sorted(persistence.__all__) == sorted(PERSISTENCE)
+    assert sqlite.__all__ == ["SQLitePersistence"]
 
 
 def test_the_names_of_testing_hold_the_clock_and_the_contract_of_a_backend() -> None:
@@ -156,6 +159,13 @@ else:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", [dotmac_workflows, persistence])
+def test_a_name_that_there_is_not_is_said_by_its_module(module: ModuleType) -> None:
+    with pytest.raises(AttributeError) as caught:
+        _ = module.nothing_of_the_kind
+    assert str(caught.value) == f"module {module.__name__!r} has no attribute 'nothing_of_the_kind'"
 
 
 def test_no_member_of_the_package_is_public_by_accident() -> None:

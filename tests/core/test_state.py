@@ -285,6 +285,11 @@ MORE: list[tuple[str, list[Event], dict[str, Any]]] = [
         {**DRIVEN, **AFTER_PAY, "token": None, "visits": {"pay": 1, "pack": 1}},
     ),
     (
+        "tried again behind its last step",
+        [*JOURNALS["failed"], ev.Retried(7, None, 3)],
+        {**DRIVEN, **AFTER_PAY, "token": None, "index": 3, "visits": {"pay": 1, "pack": 1}},
+    ),
+    (
         "tried again from the beginning",
         [*JOURNALS["failed and rolled back"], ev.Retried(10, None, 0)],
         {
@@ -315,8 +320,18 @@ def state_of(events: list[Event], values: dict[str, Any]) -> RunState:
     return RunState(WORKFLOW, **{"version": len(events), "plan": plan, **values})
 
 
+def test_where_nobody_says_a_run_is_undone_when_it_fails_and_goes_on_undoing() -> None:
+    assert Settings() == Settings(
+        rollback_on_failure=True,
+        continue_on_step_failure=False,
+        require_approval=False,
+        rollback_on_cancel=False,
+        on_rollback_failure="continue",
+    )
+
+
 def test_before_its_journal_a_run_is_this() -> None:
-    assert RunState(WORKFLOW) == RunState(
+    assert replay(WORKFLOW, []) == RunState(
         workflow_id=WORKFLOW,
         version=0,
         plan=None,
@@ -405,6 +420,8 @@ MISFITS: list[tuple[list[Event], Event, str]] = [
         ev.RollbackStepStarted(1, "pay", 2, 1, 1),
         "there is no step 'pay' at place 2 of the plan",
     ),
+    (plan(), StepStarted(1, "pack", 1, 1, 1), "it was not the turn of step 'pack'"),
+    (WAITING[:-1], ev.ApprovalRequested(1, "pack"), "step 'pack' is not the one that ran"),
     (plan(), ev.StepSucceeded(1, PAID, False), "no step was running"),
     (plan(), ev.StepFailed(1, DECLINED, None, None), "no step was running"),
     (plan(), ev.StepInterrupted(1, DECLINED), "no step was running"),
@@ -506,6 +523,15 @@ def test_the_results_of_a_draft_are_its_undoable_steps_where_they_stand_in_the_p
         StepStarted(0, "pay", 2, 3, 1),
     ]
     assert state.visits == {"pay": 3, "pack": 1}
+    again = sown(seed(results=(done("pay"),) * 3), ("pay", "pack", "pay", "ship"))
+    assert [started.position for started in again.undoable] == [0, 2, 0]
+
+
+def test_a_draft_may_stand_behind_its_last_step_and_no_further() -> None:
+    assert sown(seed(current_step_index=3)).index == 3
+    for index in (-1, 4):
+        with pytest.raises(ValueError, match=f"^a draft of 3 steps stands at {index}$"):
+            sown(seed(current_step_index=index))
 
 
 @pytest.mark.parametrize(("pending", "step"), [("ship", "ship"), (None, "pack"), ("", "pack")])

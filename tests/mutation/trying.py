@@ -2,7 +2,8 @@
 
 In the fork the code of the functions that differ is exchanged in place, so that whoever holds one has the mutant; then
 the tests that come by it run until one fails, the quick and narrow ones first. What is not in a function (tables,
-defaults) is tried in a fork of a process that has not imported the library yet.
+defaults), or in one that no test comes by (one that makes a table, say), is tried in a fork of a process that has not
+imported the library yet.
 
 A process that a test starts has the code on the disk and not the mutant, one that it forks has the mutant.
 """
@@ -148,7 +149,8 @@ def try_all(
     os.waitpid(child, 0)
     if not costs:
         raise RuntimeError("no test was found that passes without a mutant")
-    _passes_over(changes, cold, jobs, limits, costs, told, _cold_work, scratch)
+    anywhere = [change._replace(function="") for change in changes]  # any test of the module
+    Passes(anywhere, jobs, costs, told, _cold_work, scratch).run(cold, limits)
 
 
 class _Session:
@@ -196,9 +198,10 @@ class _Session:
                     return
             out.write("survived\n")
 
+        come_by = {place for cost in costs.values() for place in cost.places}
         numbers = []
         for number, change in enumerate(self._changes):
-            if change.function:
+            if change[:2] in come_by:
                 numbers.append(number)
             else:
                 self._tell(number, "cold", "", 0)
@@ -206,31 +209,8 @@ class _Session:
         def told(number: int, outcome: Outcome) -> None:
             self._tell(number, *outcome)
 
-        self._control(costs, {self._changes[number][:2] for number in numbers}, work)
-        _passes_over(self._changes, numbers, self._jobs, self._limits, costs, told, work, self._scratch)
+        Passes(self._changes, self._jobs, costs, told, work, self._scratch).run(numbers, self._limits)
         return True
-
-    def _control(self, costs: Costs, places: set[Place], work: Work) -> None:
-        """Run what the first trials will, without a change; a test that fails there is used no more."""
-        limit = self._limits[0]
-        tests = {name for place in places for name in _choose(place, Counter(), costs, set(), limit)}
-        left = sorted(tests, key=lambda name: costs[name].seconds)
-        while left:
-            folder = self._scratch / "control"
-
-            def control(_: int, out: IO[str], left: list[str] = left, folder: Path = folder) -> None:
-                folder.mkdir()
-                os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-                work(_CONTROL, left, out)
-
-            (trial,) = forks.run(iter([0]), 1, control, lambda line: _patience(line, costs))
-            shutil.rmtree(folder, ignore_errors=True)
-            outcome = _outcome(trial.lines, trial.hung, 0)
-            if outcome.verdict == "survived":
-                break
-            costs.pop(outcome.test)
-            print(f"not used, since it fails without a change too: {outcome.test}", flush=True)
-            left = left[left.index(outcome.test) + 1 :]
 
     def _tell(self, *what: object) -> None:
         self._out.write(json.dumps(what) + "\n")
@@ -256,52 +236,104 @@ def load(file: Path) -> Costs:
     }
 
 
-def _passes_over(
-    changes: Sequence[Change],
-    numbers: Sequence[int],
-    jobs: int,
-    limits: Sequence[float],
-    costs: Costs,
-    told: Told,
-    work: Work,
-    scratch: Path,
-) -> None:
-    """Try changes with the first limit's tests, those that survive with the next one's, and tell how each ended."""
-    killers: dict[Place, Counter[str]] = defaultdict(Counter)
-    done: dict[int, list[str]] = defaultdict(list)
-    left = list(numbers)
-    for turn, limit in enumerate(limits):
+class Passes:
+    """Changes that are tried with the first limit's tests, those that survive with the next one's, and so on.
+
+    A test that fails after others may do so without a change as well. So a kill counts only where the same tests, one
+    after the other, pass without one; otherwise the last of them is used no more, and the change is tried again.
+    """
+
+    def __init__(
+        self, changes: Sequence[Change], jobs: int, costs: Costs, told: Told, work: Work, scratch: Path
+    ) -> None:
+        self._changes = changes
+        self._jobs = jobs
+        self._costs = costs
+        self._told = told
+        self._work = work
+        self._scratch = scratch
+        self._killers: dict[Place, Counter[str]] = defaultdict(Counter)
+        self._done: dict[int, list[str]] = defaultdict(list)
+        self._sound: set[tuple[str, ...]] = {()}  # where not even one began, the change itself cannot be loaded
+
+    def run(self, numbers: Sequence[int], limits: Sequence[float]) -> None:
+        """Try those changes, and tell how each ended."""
+        left = list(numbers)
+        for turn, limit in enumerate(limits):
+            survived: list[int] = []
+            while left:
+                left = self._tried(left, limit, turn, survived)
+            for number in survived:
+                if turn == len(limits) - 1 or self._changes[number].once:
+                    self._told(number, Outcome("survived", "", len(self._done[number])))
+                else:
+                    left.append(number)
+
+    def _tried(self, numbers: list[int], limit: float, turn: int, survived: list[int]) -> list[int]:
+        """Try each once; return which to try again, since what killed it fails without it too."""
         chosen: dict[int, list[str]] = {}
+        again = []
 
-        def choose(
-            waiting: list[int] = left, limit: float = limit, chosen: dict[int, list[str]] = chosen, turn: int = turn
-        ) -> Iterator[int]:
-            for number in waiting:
-                place = changes[number][:2]
-                likely = killers[place] + Counter({changes[number].first: 10**6})
-                tests = _choose(place, likely, costs, set(done[number]), limit)
+        def choose() -> Iterator[int]:
+            for number in numbers:
+                place = self._changes[number][:2]
+                likely = self._killers[place] + Counter({self._changes[number].first: 10**6})
+                tests = _choose(place, likely, self._costs, set(self._done[number]), limit)
                 chosen[number] = tests if place[1] or turn else _of_few_files(tests)
-                yield number
+                if tests:
+                    yield number
+                else:
+                    survived.append(number)
 
-        def work_on(number: int, out: IO[str], chosen: dict[int, list[str]] = chosen) -> None:
-            folder = scratch / str(number)
-            folder.mkdir()
-            os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-            work(changes[number], chosen[number], out)
+        def work(number: int, out: IO[str]) -> None:
+            self._work_in(str(number), self._changes[number], chosen[number], out)
 
-        survived = []
-        for trial in forks.run(choose(), jobs, work_on, lambda line: _patience(line, costs)):
+        for trial in forks.run(choose(), self._jobs, work, self._patience):
             number, lines = trial.number, trial.lines
-            shutil.rmtree(scratch / str(number), ignore_errors=True)
-            outcome = _outcome(lines, trial.hung, len(done[number]))
-            done[number] += lines[:-1]
-            if outcome.verdict == "killed":
-                killers[changes[number][:2]][outcome.test] += 1
-            if outcome.verdict == "survived" and turn < len(limits) - 1 and not changes[number].once:
+            shutil.rmtree(self._scratch / str(number), ignore_errors=True)
+            outcome = _outcome(lines, trial.hung, len(self._done[number]))
+            begun = [line for line in lines if line in self._costs]
+            culprit = self._culprit(begun) if outcome.verdict == "killed" else ""
+            if culprit:
+                del self._costs[culprit]
+                print(f"not used, since it fails without a change too: {culprit}", flush=True)
+                again.append(number)
+                continue
+            self._done[number] += begun
+            if outcome.verdict == "survived":
                 survived.append(number)
-            else:
-                told(number, outcome)
-        left = survived
+                continue
+            if outcome.verdict == "killed":
+                self._killers[self._changes[number][:2]][outcome.test] += 1
+            self._told(number, outcome)
+        return again
+
+    def _culprit(self, tests: Sequence[str]) -> str:
+        """Return which of those tests fails, one after the other, without a change; empty: none."""
+        key = tuple(tests)
+        if key in self._sound:
+            return ""
+
+        def work(_: int, out: IO[str]) -> None:
+            self._work_in("control", _CONTROL, list(tests), out)
+
+        (trial,) = forks.run(iter([0]), 1, work, self._patience)
+        shutil.rmtree(self._scratch / "control", ignore_errors=True)
+        outcome = _outcome(trial.lines, trial.hung, 0)
+        if outcome.verdict != "survived":
+            return outcome.test
+        self._sound.update(key[:length] for length in range(len(key) + 1))
+        return ""
+
+    def _work_in(self, folder: str, change: Change, tests: list[str], out: IO[str]) -> None:
+        path = self._scratch / folder
+        path.mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(path)
+        self._work(change, tests, out)
+
+    def _patience(self, line: str) -> float:
+        cost = self._costs.get(line)
+        return _PATIENCE_AT_FIRST if cost is None else PATIENCE + 20 * cost.seconds
 
 
 def _outcome(lines: list[str], hung: bool, before: int) -> Outcome:
@@ -319,7 +351,10 @@ def _choose(place: Place, killers: Counter[str], costs: Costs, done: set[str], s
 
     A test that comes by few places is likely to be about them.
     """
-    coming = [name for name, cost in costs.items() if name not in done and _comes_by(cost.places, place)]
+    coming = [name for name, cost in costs.items() if _comes_by(cost.places, place)]
+    if not coming and not place[1]:
+        coming = list(costs)  # a module without functions: any test may look at it
+    coming = [name for name in coming if name not in done]
     chosen: list[str] = []
     total = 0.0
     for name in sorted(coming, key=lambda name: (-killers[name], costs[name].seconds * len(costs[name].places))):
@@ -339,11 +374,6 @@ def _of_few_files(tests: list[str]) -> list[str]:
 def _comes_by(places: frozenset[Place], place: Place) -> bool:
     module, function = place
     return place in places if function else any(other == module for other, _ in places)
-
-
-def _patience(line: str, costs: Costs) -> float:
-    cost = costs.get(line)
-    return _PATIENCE_AT_FIRST if cost is None else PATIENCE + 20 * cost.seconds
 
 
 def _passes(item: pytest.Item, following: pytest.Item | None) -> bool:

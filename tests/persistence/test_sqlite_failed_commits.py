@@ -256,7 +256,16 @@ async def test_a_system_error_at_an_idle_moment_does_not_end_the_thread(path: Pa
 
 @pytest.mark.parametrize(
     ("frames", "rest", "grows"),
-    [("", 0, True), ("", 500, True), ("nn", 0, True), ("nn", 500, True), ("no", 0, False), ("no", 500, False)],
+    [
+        ("", 0, True),
+        ("", 500, True),
+        ("n", 0, True),
+        ("o", 0, False),
+        ("nn", 0, True),
+        ("nn", 500, True),
+        ("no", 0, False),
+        ("no", 500, False),
+    ],
 )
 def test_a_log_grows_unless_its_last_frame_is_of_an_earlier_use(
     path: Path, frames: str, rest: int, grows: bool

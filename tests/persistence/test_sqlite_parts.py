@@ -1,6 +1,7 @@
 """The parts of the SQLite backend by themselves, to the letter: lock, file, log, and what is told of failures."""
 
 import asyncio
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -8,6 +9,7 @@ import os
 import queue
 import sqlite3
 import stat
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -157,6 +159,32 @@ def test_where_there_are_forks_a_child_is_told(module: ModuleType, name: str, mo
     monkeypatch.delattr(os, "register_at_fork")
     loaded_once_more(module)
     assert len(hooks) == 1
+
+
+def test_where_nothing_can_be_locked_nobody_is_named(two_locks: tuple[InterprocessLock, InterprocessLock]) -> None:
+    first, _ = two_locks
+    with first:  # which leaves a name
+        pass
+    first.available = False
+    assert "another process holds it" in str(first._busy())
+
+
+def test_a_system_without_the_lock_or_without_a_name_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows is."""
+    monkeypatch.delattr(os, "uname")
+    lock = InterprocessLock(str(tmp_path / "lock"), 0.05)
+    lock.open()
+    with lock:
+        assert Path(lock.path).read_text() == f"localhost {os.getpid()}\n"
+    lock.close()
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    copy = loaded_once_more(_lock)
+    lock = copy.InterprocessLock(str(tmp_path / "another"), 0.05)
+    assert lock.open() is False
+    with lock:
+        assert not Path(lock.path).exists()
 
 
 @pytest.mark.parametrize("left", [b"", b"one", b"one two three", b"\xff\xfe"])
@@ -349,9 +377,9 @@ def test_a_thread_has_a_name_and_keeps_no_process_alive() -> None:
 
 
 async def test_the_threads_of_a_store_are_named(path: Path) -> None:
-    before = {thread.name for thread in threading.enumerate()}
+    before = set(threading.enumerate())  # an earlier test's may be about to end
     async with SQLitePersistence(path):
-        names = {thread.name for thread in threading.enumerate()} - before
+        names = {thread.name for thread in set(threading.enumerate()) - before}
     assert names == {"dotmac-workflows sqlite reader", "dotmac-workflows sqlite writer"}
 
 
@@ -706,6 +734,15 @@ def test_the_log_is_checkpointed_at_its_marks(writer: Writer) -> None:
     assert len(modes) == 7
 
 
+@pytest.mark.parametrize(("size", "mode"), [(4 * MIB, "PASSIVE"), (16 * MIB, "TRUNCATE")])
+def test_a_log_that_is_long_from_the_beginning_is_checkpointed_at_once(writer: Writer, size: int, mode: str) -> None:
+    modes: list[str] = []
+    writer._checkpoint = lambda connection, mode: modes.append(mode)  # type: ignore[method-assign]
+    connection: Any = Asked()
+    writer._keep_log_short(connection, size)
+    assert modes == [mode]
+
+
 def test_a_checkpoint_waits_for_readers_for_a_short_while_only(writer: Writer) -> None:
     connection: Any = Asked()
     writer._checkpoint(connection, "PASSIVE")
@@ -742,6 +779,46 @@ def test_what_is_sealed_is_written_once_more_and_moved_out_of_the_log(writer: Wr
         with pytest.raises(PersistenceError) as caught:
             writer._seal(busy, lost_to=None)
         assert str(caught.value) == f"{writer._database.path!r} is being read, and its log cannot be emptied."
+
+
+@pytest.mark.parametrize(("mode", "fails"), [("truncate", "COMMIT"), ("wal", "PRAGMA wal_checkpoint")])
+def test_what_cannot_be_sealed_for_another_reason_than_room_is_not_sealed(
+    writer: Writer, mode: str, fails: str
+) -> None:
+    writer._database.settings = Settings(mode, 2, 0)
+    connection: Any = Asked(fails=fails)
+    with pytest.raises(sqlite3.OperationalError, match="simulated SQLITE_IOERR"):
+        writer._seal(connection, lost_to=failure("SQLITE_FULL"))
+
+
+@pytest.mark.parametrize(
+    ("connected", "mode", "kept"), [(True, "wal", True), (False, "wal", False), (True, "truncate", False)]
+)
+def test_a_log_is_kept_open_while_its_connection_is_exchanged(
+    writer: Writer, connected: bool, mode: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = writer._database
+    database.settings = Settings(mode, 2, 0)
+    before: Any = Asked()
+    after, reader = Asked(), Asked()
+    readers: list[Asked] = []
+
+    def open_reader() -> Asked:
+        assert not before.closed
+        readers.append(reader)
+        return reader
+
+    def open_again() -> Asked:
+        assert (before.closed, reader.closed) == (connected, False)
+        return after
+
+    monkeypatch.setattr(database, "lock", contextlib.nullcontext())
+    monkeypatch.setattr(database, "open_reader", open_reader)
+    monkeypatch.setattr(database, "open", open_again)
+    monkeypatch.setattr(writer, "_seal", lambda connection, *, lost_to: None)
+    writer._connection = before if connected else None
+    assert writer._missing_after_reopening([], failure("SQLITE_FULL")) == []
+    assert (len(readers), reader.closed, writer._connection) == (kept, kept, after)
 
 
 def test_a_rollback_is_asked_for_only_where_there_is_a_transaction(writer: Writer) -> None:
@@ -825,6 +902,16 @@ def test_what_became_of_a_commit_is_asked_again_and_again_and_then_unknown(
     assert accepted.error.workflow_id == "order-1"
     assert str(refused.error) == "refused"
     assert (connection.closed, writer._connection) == (True, None)
+
+
+def test_the_last_moment_is_still_in_time(writer: Writer, clock: Time) -> None:
+    def down(writes: Any, error: Any) -> Any:
+        raise failure("SQLITE_CANTOPEN")
+
+    writer._missing_after_reopening = down  # type: ignore[method-assign]  # the disk is down
+    writer.settle_seconds = 0.01
+    writer._settle(waiting("order-1"), failure("SQLITE_IOERR_FSYNC"))
+    assert clock.slept == [0.01]
 
 
 def test_what_did_not_land_is_told_what_its_commit_failed_with(writer: Writer, clock: Time) -> None:
@@ -1168,6 +1255,7 @@ async def test_a_store_that_cannot_be_opened_tells_why(writer: Writer, monkeypat
     writer._answer_open(call)
     with pytest.raises(PersistenceError, match="cannot be opened") as caught:
         await call.outcome()
+    assert str(caught.value).startswith(f"{writer._database.path!r} cannot be opened")
     assert caught.value.__cause__ is error
     writer._connection = Asked()  # type: ignore[assignment]  # it is open already
     again = Open(certain=False)

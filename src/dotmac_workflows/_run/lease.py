@@ -53,7 +53,7 @@ def is_free(lease: Lease | None, now: int) -> bool:
 
 def _is_gone(pid: str, start: str) -> bool:
     """Tell whether a process of this boot and namespace has certainly ended."""
-    if not (pid.isascii() and pid.isdecimal() and 0 < len(pid) <= 10 and int(pid)):
+    if not (pid.isascii() and pid.isdecimal() and len(pid) <= 10 and int(pid)):
         return False
     found = _start_time(int(pid))
     if found is not None:

@@ -78,7 +78,7 @@ def log_grows(path: str) -> bool:
     """
     with open(path, "rb") as log:  # there are none of SQLite's locks on it
         header = log.read(_HEADER.size)
-        frame = _FRAME.size + int.from_bytes(header[8:12], "big")
+        frame = _FRAME.size + int.from_bytes(header[8:12])
         whole = (os.fstat(log.fileno()).st_size - _HEADER.size) // frame
         if whole < 1:
             return True

@@ -267,7 +267,7 @@ class Database:
     def _create_file(self) -> None:
         with _creation:
             try:
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             except FileExistsError:
                 pass  # and nobody of this process is between creating and closing it
             except OSError as error:
@@ -294,7 +294,7 @@ class Database:
         """Flush the log or the journal, which has none of SQLite's locks on it."""
         for suffix in ("wal", "journal"):
             try:
-                descriptor = os.open(f"{self.path}-{suffix}", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+                descriptor = os.open(f"{self.path}-{suffix}", os.O_RDWR)
             except (FileNotFoundError, PermissionError):  # SQLite says in its own words what it may not write
                 continue
             try:

@@ -74,9 +74,7 @@ class Read(Call[Result]):
 class _SpoiltError(Exception):
     """A write failed in a way that is not a refusal; its transaction was rolled back."""
 
-    def __init__(self, write: Write[Any], cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.write = write
+    def __init__(self, cause: Exception) -> None:
         self.cause = cause
 
 
@@ -84,7 +82,6 @@ class _CommitError(Exception):
     """The fate of the transaction is unknown."""
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
         self.cause = cause
 
 
@@ -288,7 +285,7 @@ class Writer:
                     except (ConcurrencyError, LeaseLostError) as refusal:
                         write.error = refusal
                     except Exception as error:
-                        raise _SpoiltError(write, error) from error
+                        raise _SpoiltError(error) from error
             except BaseException:
                 cursor.close()
                 self._roll_back(connection)
