@@ -71,6 +71,11 @@ DECISIONS: list[tuple[str, list[Event], tuple[list[Event], Action]]] = [
     ("paused", JOURNALS["paused"], ended()),
     ("after a pause", [*JOURNALS["paused"], ev.Resumed(6, None)], step("pack", 1)),
     ("a failure", [*IN_FLIGHT, FAILURE], rollback(ev.RollbackStarted(NOW, "pack"))),
+    (
+        "a failure of the last step",
+        [*plan(), *BOTH_RAN[: BOTH_RAN.index(ev.RollbackStarted(6, "ship"))]],
+        rollback(ev.RollbackStarted(NOW, "ship"), step="pack", position=1),
+    ),
     ("a failure that undoes nothing", [*plan(), *ran("pay", 0)[:1], FAILURE], ended(ev.WorkflowFailed(NOW))),
     (
         "a failure that is not undone",
