@@ -30,6 +30,10 @@ class Observer(Protocol):
         """It was made, and returned this."""
         ...
 
+    def raised(self, told: object, error: BaseException) -> None:
+        """It was made, and raised this."""
+        ...
+
 
 def watch(world: object, observer: Observer) -> None:
     """Tell `observer` of every call of a public method of `world` and of the objects in it."""
@@ -82,14 +86,22 @@ def _wrap(owner: object, name: str, observer: Observer) -> None:
     @functools.wraps(method)
     def watched(*arguments: Any, **keywords: Any) -> Any:
         told = observer.before(call, arguments, keywords)
-        answer = method(*arguments, **keywords)
+        try:
+            answer = method(*arguments, **keywords)
+        except BaseException as error:
+            observer.raised(told, error)
+            raise
         if inspect.isawaitable(answer):
             return _awaited(answer, told)
         observer.after(told, answer)
         return answer
 
     async def _awaited(answer: Awaitable[R], told: object) -> R:
-        result = await answer
+        try:
+            result = await answer
+        except BaseException as error:
+            observer.raised(told, error)
+            raise
         observer.after(told, result)
         return result
 

@@ -106,8 +106,9 @@ class Steps:
         process = _inside.get()
         if process is None:
             return None
-        process.depth += 1
-        if process.depth > 1:  # one that a fake makes of itself: what the step asked for is one effect
+        process.must_live()
+        if process.depth:  # one that a fake makes of itself: what the step asked for is one effect
+            process.depth += 1
             return process, call
         self._stage.pass_by(process, Place("before", "call", process.step, call))
         if self._stage.schedule.faults or self._stage.tells:
@@ -115,6 +116,7 @@ class Steps:
             given += [f"{name}={self._short(value)}" for name, value in keywords.items()]
             process.calls.append(Call(f"{call}({', '.join(given)})"))
             self._stage.say(f"      {process.calls[-1].said}")
+        process.depth += 1
         return process, call
 
     def after(self, told: object, answer: object) -> None:
@@ -129,6 +131,13 @@ class Steps:
             process.calls[-1].answer = self._short(answer)
             self._stage.say(f"      -> {process.calls[-1].answer}")
         self._stage.pass_by(process, Place("after", "call", process.step, call))
+
+    def raised(self, told: object, error: BaseException) -> None:
+        """See `Observer.raised`."""
+        if isinstance(told, tuple):
+            told[0].depth -= 1
+            if not told[0].depth:
+                self._stage.say(f"      -> {type(error).__name__}")
 
     def _short(self, value: object) -> str:
         return short(picture(value, self._stage.run_id))
