@@ -299,14 +299,14 @@ def test_a_call_of_the_world_is_a_point_and_what_a_fake_does_inside_it_is_none()
 def test_a_dead_process_has_no_effect_in_its_finally_blocks() -> None:
     class Locked(Order):
         def do_charge(self, key: str | None) -> dict[str, Any]:
+            charged = False
             try:
-                return super().do_charge(key)
+                done = super().do_charge(key)
+                charged = True
+                return done
             finally:
-                self.shop.ship("a parcel for the " + ("living" if key else "dead"), f"once {key}")
-
-        def undo_charge(self, key: str | None) -> None:
-            super().undo_charge(key)
-            self.shop.parcels.clear()
+                if not charged:
+                    self.shop.ship("a parcel of the dead", "once")
 
     assert prove(Scenario(world=Shop, workflow=Locked), budget=300).schedules > 300
 
