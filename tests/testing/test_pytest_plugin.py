@@ -39,6 +39,7 @@ class Faulty(Order):
 
 class Good(Order):
     async def execute_step(self, step):
+        self.shop.charges = [50]
         return WorkflowResult(True, step)
 
 

@@ -1,29 +1,32 @@
 """Has the calls that steps make of a world pass by: each is an effect, before and after which a process may die.
 
-A world is an object of the user's, made of fakes; it is asked for nothing. Every public method of it, and of the
-objects in its public attributes, is wrapped on the object at hand, not on its class, so that ``isinstance`` and the
-class itself stay as they were.
+A world is made of objects of the user's. While a proof runs, the public methods of their classes tell whoever listens
+in the context that they are called in, which a step's is and that of its tasks and threads; everybody else's calls pass
+through. The objects themselves stay as they are: they can be copied, compared, and have slots.
 """
 
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
+from contextvars import ContextVar
+from enum import Enum
 from types import FunctionType
 from typing import Any, Protocol, TypeVar, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
+from ..base import Workflow
 from ._picture import attributes
 
 R = TypeVar("R")
 _DEEPEST = 4  # attributes of attributes
 
 
-class Observer(Protocol):
-    """Who is told of calls."""
+class Listener(Protocol):
+    """Who is told of calls; what it raises is raised to the caller."""
 
     def before(self, call: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> object:
-        """A call is about to be made; what is returned is handed to `after`. What is raised is raised to the caller."""
+        """A call is about to be made; what is returned is handed to the others."""
         ...
 
     def after(self, told: object, answer: object) -> None:
@@ -35,26 +38,54 @@ class Observer(Protocol):
         ...
 
 
-def watch(world: object, observer: Observer) -> None:
-    """Tell `observer` of every call of a public method of `world` and of the objects in it."""
-    for owner in _owners(world):
-        for name in _methods(type(owner)):
-            _wrap(owner, name, observer)
-        for name, item in attributes(owner):
-            if isinstance(item, FunctionType) and not name.startswith("_") and not hasattr(item, "__wrapped__"):
-                _wrap(owner, name, observer)
+listener: ContextVar[Listener | None] = ContextVar("who hears of the calls of the world", default=None)
 
 
-_methods_of: "WeakKeyDictionary[type, tuple[str, ...]]" = WeakKeyDictionary()
+class Watch:
+    """As a context, watches the classes of all worlds that it is shown, until it is left."""
 
+    def __init__(self) -> None:
+        self._seen: set[type] = set()
+        self._changed: list[tuple[type, str, object]] = []
+        self._functions: WeakSet[FunctionType] = WeakSet()
+        self.blind: set[str] = set()
+        """The names of the classes that cannot be watched."""
 
-def _methods(kind: type) -> tuple[str, ...]:
-    """Return the public methods of a class, in the order of their names."""
-    if kind not in _methods_of:
-        names = (name for name in dir(kind) if not name.startswith("_"))
-        found = tuple(name for name in names if isinstance(inspect.getattr_static(kind, name), FunctionType))
-        _methods_of[kind] = found
-    return _methods_of[kind]
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._changed:
+            kind, name, own = self._changed.pop()
+            if own is None:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, own)
+
+    def look_at(self, world: object) -> None:
+        """Watch the classes of a world and of the objects in it, and the functions among their attributes."""
+        for owner in _owners(world):
+            if type(owner) not in self._seen:
+                self._seen.add(type(owner))
+                self._watch_class(type(owner))
+            for name, item in attributes(owner):
+                if isinstance(item, FunctionType) and not name.startswith("_") and item not in self._functions:
+                    function = _watched(item, f"{type(owner).__name__}.{name}", bound=0)
+                    object.__setattr__(owner, name, function)
+                    self._functions.add(function)
+
+    def _watch_class(self, kind: type) -> None:
+        for name in dir(kind):
+            method = inspect.getattr_static(kind, name)
+            if name.startswith("_") or not isinstance(method, FunctionType):
+                continue
+            own = vars(kind).get(name)
+            try:
+                setattr(kind, name, _watched(method, f"{kind.__name__}.{name}", bound=1))
+            except (AttributeError, TypeError):  # a class that lets nobody change it
+                self.blind.add(kind.__name__)
+                return
+            self._changed.append((kind, name, own))
 
 
 def _owners(world: object) -> Iterator[object]:
@@ -71,7 +102,7 @@ def _owners(world: object) -> Iterator[object]:
                 following += value.values()
             elif isinstance(value, list | tuple | set | frozenset):
                 following += value
-            elif not isinstance(value, type):
+            elif not isinstance(value, type | Enum | Workflow):
                 module = type(value).__module__.partition(".")[0]
                 if module not in sys.stdlib_module_names and module != __name__.partition(".")[0]:
                     yield value
@@ -79,32 +110,49 @@ def _owners(world: object) -> Iterator[object]:
         level = following
 
 
-def _wrap(owner: object, name: str, observer: Observer) -> None:
-    method: Callable[..., Any] = getattr(owner, name)
-    call = f"{type(owner).__name__}.{name}"
+def _watched(method: FunctionType, call: str, bound: int) -> FunctionType:
+    """Return a function that tells of its calls; the first `bound` arguments are not told."""
 
     @functools.wraps(method)
     def watched(*arguments: Any, **keywords: Any) -> Any:
-        told = observer.before(call, arguments, keywords)
+        told_to = listener.get()
+        if told_to is None:
+            return method(*arguments, **keywords)
+        told = told_to.before(call, arguments[bound:], keywords)
+        listener.set(None)  # what a fake calls of itself is no effect of the step's
         try:
             answer = method(*arguments, **keywords)
         except BaseException as error:
-            observer.raised(told, error)
+            listener.set(told_to)
+            told_to.raised(told, error)
             raise
+        listener.set(told_to)
         if inspect.isawaitable(answer):
-            return _awaited(answer, told)
-        observer.after(told, answer)
+            return _awaited(answer, told_to, told)
+        told_to.after(told, answer)
         return answer
 
-    async def _awaited(answer: Awaitable[R], told: object) -> R:
-        try:
-            result = await answer
-        except BaseException as error:
-            observer.raised(told, error)
-            raise
-        observer.after(told, result)
-        return result
+    @functools.wraps(method)
+    async def watched_when_awaited(*arguments: Any, **keywords: Any) -> Any:
+        told_to = listener.get()
+        if told_to is None:
+            return await method(*arguments, **keywords)
+        told = told_to.before(call, arguments[bound:], keywords)
+        return await _awaited(method(*arguments, **keywords), told_to, told)
 
-    own = cast("dict[str, Any] | None", getattr(owner, "__dict__", None))
-    if own is not None:  # one with slots alone is not watched: the points before and after its step remain
-        own[name] = watched
+    return cast("FunctionType", watched_when_awaited if inspect.iscoroutinefunction(method) else watched)
+
+
+async def _awaited(answer: Awaitable[R], told_to: Listener, told: object) -> R:
+    listener.set(None)
+    try:
+        result = await answer
+    except GeneratorExit:  # nobody awaits it any more, and this may be another context
+        raise
+    except BaseException as error:
+        listener.set(told_to)
+        told_to.raised(told, error)
+        raise
+    listener.set(told_to)
+    told_to.after(told, result)
+    return result

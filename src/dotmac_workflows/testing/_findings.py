@@ -1,13 +1,15 @@
 """Holding a run that ended to what it must be, and telling in words what it was instead."""
 
+from collections import Counter
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from .._core.events import RollbackStepSkipped, RollbackStepStarted
+from .._core.events import ApprovalRequested, RollbackStepSkipped, RollbackStepStarted
+from .._run.callbacks import NAMES as CALLBACKS
 from ..status import WorkflowStatus
 from . import _words as words
 from ._picture import differences
-from ._process import Ending
+from ._process import UNDOES, Ending
 from ._schedule import Schedule
 from ._stage import Stage
 from .report import ProofError
@@ -16,7 +18,7 @@ from .report import ProofError
 class Finding(NamedTuple):
     """What is wrong with a run."""
 
-    kind: Literal["broken", "ends", "world", "asks", "clean", "not undone", "incomplete"]
+    kind: Literal["broken", "ends", "world", "data", "asks", "clean", "not undone", "incomplete"]
     details: list[str]
 
     def __str__(self) -> str:
@@ -35,12 +37,17 @@ def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Sta
     asked = _asked_otherwise(stage) if stage is not None else None
     if asked is not None:
         return asked
+    if stage is not None and schedule == Schedule() and ending.status is not stage.scenario.ends:
+        return Finding("clean", _ends_otherwise(ending, stage.scenario.ends))
     # A cancel takes hold before or after the step that it hits, as a crash has it; what follows is judged below.
     if expected is not None and "cancel" not in schedule.kinds():
         if ending[:3] != expected[:3]:
             return Finding("ends", _told(ending, expected))
         if ending.world != expected.world:
             return Finding("world", _shown(ending.world, expected.world))
+        other = _other_data(ending, expected, _again(stage) if stage is not None else set())
+        if other is not None:
+            return other
     if stage is None or not _to_be_undone(ending, stage):
         return None
     if ending.rollback_status == "incomplete":
@@ -51,18 +58,46 @@ def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Sta
     return None
 
 
+def _other_data(ending: Ending, expected: Ending, again: set[str]) -> Finding | None:
+    """Find a result that brings other data, up to the first step that ran again, which may well say another thing."""
+    for (step, *_), brings, should in zip(ending.results, ending.data, expected.data, strict=True):
+        if step in again:
+            return None
+        if brings != should:
+            lines = []
+            for place, one, other in differences(brings, should):
+                lines += [f"the data of {step!r} has  {place} {one}", f"and should have  {place} {other}"]
+            return Finding("data", lines)
+    return None
+
+
+def _again(stage: Stage[Any]) -> set[str]:
+    """Return the results of what ran more than once under one idempotency key."""
+    keys = Counter(context.idempotency_key for _, context in stage.acts)
+    forward = {"forward": "", "rollback": "rollback_"}
+    return {f"{forward[context.phase]}{context.step}" for _, context in stage.acts if keys[context.idempotency_key] > 1}
+
+
 def _asked_otherwise(stage: Stage[Any]) -> Finding | None:
     """Find a step that, when it ran again, asked for something else under the same key, and nothing had told it to."""
     for key, attempts in stage.calls.items():
         own_key = key.replace(stage.run_id or "", "<run>", 1)
         for before, again in pairwise(attempts):
             for had, has in zip(before, again, strict=False):
+                if had.method != has.method:  # it looked whether it is done
+                    break
                 if had.said != has.said and own_key in had.said and own_key in has.said:
                     step = key.split(":", 3)[3]
                     return Finding("asks", [f"{step!r} had called {had.said}", f"and when it ran again {has.said}"])
                 if had != has:
                     break
     return None
+
+
+def _ends_otherwise(ending: Ending, ends: WorkflowStatus) -> list[str]:
+    """Return, a line each, that a clean run ends in another status than it is said to, and what failed in it."""
+    failed = [f"{step}: failed ({error})" for step, success, error in ending.results if not success]
+    return [f"it ends {ending.status}", f"and should end {ends}", *failed]
 
 
 def _to_be_undone(ending: Ending, stage: Stage[Any]) -> bool:
@@ -115,10 +150,15 @@ _FAULTS = {
     "rival": "a rival process",
     "freeze": "the process is frozen past its lease",
     "wake": "it wakes",
+    "disconnect": "a connection fails",
 }
 
-
 _STATE = "What a step keeps in the object is lost with the process: return it in `data`, and read it from `results`."
+
+
+_RETRIED = (
+    "{} was retried: it had another visit and idempotency key than when it failed, and has to take back what is left."
+)
 
 
 _CLEAN = "in a clean run, where nothing strikes and every gate is approved"
@@ -189,6 +229,13 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
         )
     if not schedule.faults:
         return _advice_without_faults(schedule, stage, finding)
+    if "disconnect" in schedule.kinds():
+        if any(place.undoes for place in map(stage.places.__getitem__, [fault.point for fault in schedule.faults])):
+            return _RETRIED.format("The rollback")
+        return (
+            "A step that fails is not rolled back: it has to take back itself what it did before, or be split, so that "
+            "each step has one effect."
+        )
     if again and "freeze" in schedule.kinds():
         return (
             f"{_capital(again[0])} ran once more in a process that had been frozen, when another one had gone on. To "
@@ -196,7 +243,7 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
             "too late."
         )
     unknown = any(context.outcome_unknown for _, context in stage.acts)
-    if any(named.startswith("the rollback") for named in again):
+    if any(named.startswith(UNDOES) for named in again):
         return (
             f"{_capital(again[-1])} is not idempotent. A crash between an effect and its record makes it run twice: "
             "let the second time find that all is done, by self.step_context.idempotency_key or by looking."
@@ -211,20 +258,33 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
             "The crash left it unknown whether the step had its effect: self.step_context.outcome_unknown says so to "
             "its rollback, which has to look whether there is anything to undo."
         )
+    told = _callbacks(stage)
+    if told and finding.kind == "world":
+        return (
+            f"Nothing ran twice. If it is an effect of {' or '.join(told)}: a callback is called once at most, and a "
+            f"crash may come first, so what must happen belongs in a step. Else it is what the new process does not "
+            f"know. {_STATE}"
+        )
     return f"Nothing ran twice, so what differs is what the new process does not know. {_STATE}"
 
 
+def _callbacks(stage: Stage[Any]) -> list[str]:
+    """Return the names of the callbacks that the workflow has."""
+    return [name for name in sorted(set(CALLBACKS.values())) if getattr(stage.workflow, name, None) is not None]
+
+
 def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Finding) -> str:
+    meant = "If the run is meant to end so, say it: Scenario(..., ends=...)."
     if finding.kind == "clean":
-        return f"{_STATE} If the run is meant to end so, say it: Scenario(..., ends=...)."
+        several = any(isinstance(event, ApprovalRequested) for event in stage.events)
+        return f"Behind a gate, another process goes on. {_STATE} {meant}" if several else meant
+    if finding.kind in ("ends", "world", "data") and len({process for process, _ in stage.acts}) > 1:
+        return f"Another process went on with it, and does not know what the first one knew. {_STATE}"
     if finding.kind not in ("not undone", "incomplete"):
         return ""
     retried = [departure.step for departure in schedule.departures if departure.kind == "undo-fails"]
     if retried:
-        return (
-            f"The rollback of {retried[0]!r} was retried: it had another visit and idempotency key than when it "
-            "failed, and has to take back what is left."
-        )
+        return _RETRIED.format(f"The rollback of {retried[0]!r}")
     undone = [event.step for event in stage.events if isinstance(event, RollbackStepStarted)]
     if not undone:
         return "No step was undone: a step that fails has to leave nothing behind."

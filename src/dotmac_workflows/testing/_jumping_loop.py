@@ -119,7 +119,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
             RuntimeError: There is none.
         """
         if seconds is None:
-            waiting = "; ".join(sorted(f"{task.get_name()} at {_place(task)}" for task in asyncio.all_tasks(self)))
+            waiting = "; ".join(sorted(f"{task.get_name()} at {place_of(task)}" for task in asyncio.all_tasks(self)))
             hint = f" A thread or socket did not answer within the patience of {self._patience} s." * self._may_answer()
             raise RuntimeError(f"Everything waits, and nothing is due that would end it: {waiting}.{hint}")
         self._clock.advance(seconds)
@@ -143,7 +143,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         return events
 
 
-def _place(task: "asyncio.Task[Any]") -> str:
+def place_of(task: "asyncio.Task[Any]") -> str:
     """Return where a task waits: the line in the innermost of its coroutines that is not asyncio's own."""
     place = "an unknown place"
     coroutine: Any = task.get_coro()

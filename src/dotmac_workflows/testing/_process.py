@@ -1,5 +1,6 @@
 """A process of a run that is proved: what it sees of the store, how it dies, and where it can."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 WORKFLOW_ID = "proof"
 APPROVER, OTHER = "approver@example.com", "other@example.com"
+UNDOES = "the rollback of "  # how the words for a rollback step begin
 MONDAY = datetime(2026, 1, 5, 9, tzinfo=UTC)  # when every run begins
 _MONDAY_NS = int(MONDAY.timestamp()) * 1_000_000_000
 
@@ -39,6 +41,8 @@ class Ending(NamedTuple):
     results: tuple[tuple[str, bool, str | None], ...]
     world: object
     """The picture of it."""
+    data: tuple[object, ...]
+    """What each result brings, where that is the same in each clean run."""
 
 
 class StageClock:
@@ -49,7 +53,7 @@ class StageClock:
         self._origin = monotonic()
         self._jumped = 0.0
 
-    def advance(self, seconds: float) -> None:
+    def jump(self, seconds: float) -> None:
         """Jump."""
         self._jumped += seconds
 
@@ -74,17 +78,26 @@ class Process:
         """The lease that it drives by."""
         self.undoing = False
         """Whether a rollback step of the user's runs in it."""
-        self.step = ""
-        """What of the user's runs in it, in words."""
-        self.depth = 0
-        """How many calls of the world are under way, one inside the other."""
-        self.calls: list[Call] = []
-        """Those that the step made, without those inside others."""
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Those that called the world."""
 
     def must_live(self) -> None:
         """Raise where nothing can have an effect any more."""
         if self.dead:
             raise Crash
+
+    def entered(self) -> None:
+        """Keep in mind that the task at hand, if it is one, works for this process."""
+        if (loop := asyncio._get_running_loop()) is not None and (task := asyncio.current_task(loop)) is not None:
+            self.tasks.add(task)
+
+    async def gone(self) -> None:
+        """See to it that nothing goes on in a process that is dead."""
+        left = {task for task in self.tasks if not task.done()} - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
 
     # The store.
 
@@ -135,6 +148,7 @@ class Process:
 class Call:
     """A call that a step made of its world."""
 
+    method: str
     said: str
     answer: str | None = None
 
@@ -147,3 +161,8 @@ class Place(NamedTuple):
     step: str
     detail: Any = None
     """The events of an append, the name of a call."""
+
+    @property
+    def undoes(self) -> bool:
+        """Whether a rollback step runs there."""
+        return self.what == "rollback" or self.step.startswith(UNDOES)

@@ -8,6 +8,7 @@ rollback step, and before and after every call that a step makes of its world, c
 
 import re
 import shlex
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from ..errors import WorkflowConfigurationError
@@ -29,6 +30,7 @@ FaultKind: TypeAlias = Literal[
     "rival",  # another process tries to drive at the same time
     "freeze",  # the process is frozen past its lease, and another one takes over
     "wake",  # the frozen one goes on
+    "disconnect",  # the call of the world raises, before it has any effect
 ]
 GATES: tuple[DepartureKind, ...] = (
     "reject",
@@ -99,6 +101,8 @@ def parse(text: str) -> Schedule:
         words = shlex.split(text)
     except ValueError as error:
         raise _wrong(text, text, str(error)) from error
+    if not words:
+        raise _wrong(text, text, "it is empty, and the one in which nothing happens is 'clean'")
     for word in words:
         if word == "clean":
             continue
@@ -112,7 +116,13 @@ def parse(text: str) -> Schedule:
         numbered = re.fullmatch(r"(.+):(\d{1,9})", step, re.DOTALL)
         name, visit = (numbered[1], int(numbered[2])) if numbered else (step, 1)
         departures.append(Departure(_DEPARTURES[kind], name, visit))
-    return Schedule(tuple(departures), tuple(sorted(faults, key=lambda fault: fault.point)))
+    faults.sort(key=lambda fault: fault.point)
+    for before, behind in pairwise(faults):
+        if before.point == behind.point:
+            raise _wrong(text, str(behind), "no two faults strike at one point")
+    if [fault.kind for fault in faults if fault.kind in ("freeze", "wake")][:1] == ["wake"]:
+        raise _wrong(text, "wake", "nobody is frozen before")
+    return Schedule(tuple(departures), tuple(faults))
 
 
 def _wrong(text: str, word: str, why: str) -> WorkflowConfigurationError:

@@ -9,8 +9,8 @@ have had.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from .._core import codec
 from .._core.events import (
     ApprovalRequested,
     Approved,
+    CancelRequested,
     Event,
     Rejected,
     RollbackOutcome,
@@ -40,8 +41,9 @@ from ..errors import (
 from ..persistence import InMemoryPersistence, Record
 from ..status import WorkflowStatus
 from . import _words as words
-from ._effects import watch
+from ._effects import Watch
 from ._judge import Effect, Judge, Violation
+from ._jumping_loop import place_of
 from ._picture import picture
 from ._process import APPROVER, OTHER, WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock
 from ._schedule import GATES, Departure, DepartureKind, Fault, Schedule
@@ -52,6 +54,7 @@ W = TypeVar("W")
 
 _MOST_VERBS = 60  # more than any run takes: one that gets there does not end
 _MOST_POINTS = 20_000
+_LONGEST = 24 * 3600.0  # seconds that a verb may take; its heartbeat goes on each second of them
 _OVERTAKEN = (WorkflowExecutionError, LeaseLostError, ConcurrencyError)
 """What a process is told when another one was faster."""
 
@@ -76,8 +79,10 @@ class Stage(Generic[W]):
         outage: How many seconds pass between a crash and the process that takes over, once the run is recorded.
         only_again: Take the clock back when the step that the crash hit is over.
         tell: Told the lines of the timeline; None: nobody wants them.
-        set_wall_clock: Told the instant, in nanoseconds since 1970 UTC, before the user's code runs.
+        set_wall_clock: Told the instant, in nanoseconds since 1970 UTC, whenever it is another.
         known: Records that were decoded before: other schedules write most of the same ones.
+        watch: Has the calls of the world pass by.
+        unsteady: The results whose data is another in each run.
     """
 
     def __init__(
@@ -89,7 +94,9 @@ class Stage(Generic[W]):
         only_again: bool = False,
         tell: Callable[[str], None] | None = None,
         set_wall_clock: Callable[[int], None] | None = None,
-        known: dict[tuple[str, str], Event] | None = None,
+        known: dict[tuple[str, str], Event],
+        watch: Watch,
+        unsteady: Collection[str] = (),
     ) -> None:
         self.scenario = scenario
         self.schedule = schedule
@@ -106,6 +113,10 @@ class Stage(Generic[W]):
         """Whether a crash hit a step that had changed the world; known where `only_again` is set."""
         self.calls: dict[str, list[list[Call]]] = {}
         """The calls that steps made of their world, by idempotency key and attempt; of schedules with faults."""
+        self.changes = False
+        """Whether the world was seen to change by a step; known of schedules without faults."""
+        self.struck: set[Fault] = set()
+        """The faults that struck."""
         self.tells = tell is not None
         self._steps = Steps(self)
         self._outage = outage
@@ -116,19 +127,26 @@ class Stage(Generic[W]):
         self._set_wall_clock = set_wall_clock
         self._faults = {fault.point: fault for fault in schedule.faults}
         self._freezes = any(fault.kind == "freeze" for fault in schedule.faults)
-        self._known = known if known is not None else {}
+        self._known = known
+        self._watch = watch
+        self._unsteady = unsteady
+        self._held_back = 0.0
+        """Seconds that passed for the engine, and are not shown."""
+        self._waited_at: str | None = None
         self._judge: Judge | None = None
         self._broken: Violation | None = None
         self._process: Process | None = None
         """The one whose points count."""
         self._processes = 0
         self.happened: set[Departure] = set()
+        """The departures that came to pass."""
         self._froze: asyncio.Future[asyncio.Future[None]] | None = None
         self._sleepers: list[Sleeper] = []
         self._loser_told = False
         self._woke = False
         """Whether the frozen process went on while the verb at hand was under way, and may have come first."""
-        self._runtimes: dict[int, Runtime] = {}
+        self._runtimes: list[tuple[Runtime, Runtime]] = []
+        """Those of the user's, and the same with the clock of the stage."""
 
     # The play.
 
@@ -138,16 +156,31 @@ class Stage(Generic[W]):
         Raises:
             Broken: It did not come to one, or a promise was broken on the way.
         """
-        made: Any = self.scenario.world()
-        entered: AbstractContextManager[W] = made if hasattr(made, "__enter__") else nullcontext(made)
-        with entered as world:
+        self.show_time()
+        async with self._made_world() as world:
             self.world: W = world
             self.initial = await self._shown()
-            watch(world, self._steps)
+            self._watch.look_at(world)
             await self._to_the_end()
             while self._sleepers:
                 await self._wake()
             return await self._ending()
+
+    def _made_world(self) -> AbstractAsyncContextManager[W]:
+        try:
+            made: Any = self.scenario.world()
+        except Exception as error:
+            raise WorkflowConfigurationError(f"Scenario.world raised {words.error(error)}") from error
+        if inspect.isawaitable(made):
+            if inspect.iscoroutine(made):
+                made.close()
+            raise WorkflowConfigurationError(
+                "Scenario.world returned something to be awaited. Let it return the world, or an async context manager."
+            )
+        if hasattr(made, "__aenter__"):
+            entered: AbstractAsyncContextManager[W] = made
+            return entered
+        return _entered(made)
 
     async def play_or_broken(self) -> "Ending | Broken":
         """Return how the run ended, or what it broke."""
@@ -179,7 +212,8 @@ class Stage(Generic[W]):
             case WorkflowStatus.WAITING_APPROVAL:
                 return self._decision()
         retried = any(isinstance(event, RollbackRetried) for event in self.events)
-        if state.rollback_status == "incomplete" and self.departure(("undo-fails",)) and not retried:
+        failed = self.departure(("undo-fails",)) or any(fault.kind == "disconnect" for fault in self.struck)
+        if state.rollback_status == "incomplete" and failed and not retried:
             return "retry_rollback()", Workflow.retry_rollback
         return None
 
@@ -220,7 +254,7 @@ class Stage(Generic[W]):
             if self._freezes:
                 await self._until_frozen(process, workflow, verb)
             else:
-                await verb(workflow)
+                await self._patiently(workflow, verb)
         except AlreadyDecidedError as error:
             if self.departure(("reject-first", "approve-first")) not in self.happened:
                 raise Broken(f"{name} raised {words.error(error)}", error) from error
@@ -234,12 +268,32 @@ class Stage(Generic[W]):
                     raise
                 raise Broken(f"{name} raised {words.error(error)}", error) from error
         if process.dead:
+            await process.gone()
             await self._crashed()
         elif self.state.plan is None and workflow.is_failed:
             result = workflow.results[0]
             raise WorkflowConfigurationError(
                 f"The workflow of the scenario cannot start: {result.error}: {result.message}. Make one that can."
             )
+
+    async def _patiently(self, workflow: Workflow, verb: Callable[[Workflow], Awaitable[object]]) -> object:
+        """Await a verb, which may take a day."""
+        task = asyncio.current_task()
+        assert task is not None
+        limit = asyncio.get_running_loop().call_later(_LONGEST, self._waits_for_ever, task)
+        try:
+            return await verb(workflow)
+        except asyncio.CancelledError:
+            if self._waited_at is None:
+                raise
+            task.uncancel()
+        finally:
+            limit.cancel()
+        raise Broken(f"what began a day ago still waits, at {self._waited_at}")
+
+    def _waits_for_ever(self, task: "asyncio.Task[Any]") -> None:
+        self._waited_at = place_of(task)
+        task.cancel()
 
     async def _crashed(self) -> None:
         self._lost()
@@ -250,7 +304,7 @@ class Stage(Generic[W]):
                 return
             self._late = True
             self.hit_after_an_effect |= self._at_start not in (None, (await self._shown(),))
-        self.clock.advance(self._outage)
+        self._pass(self._outage)
 
     def _lost(self) -> None:
         if self._judge is not None:
@@ -258,7 +312,10 @@ class Stage(Generic[W]):
 
     def make(self, process: Process) -> Workflow:
         """Have the user make a workflow for a process."""
-        workflow: object = self.scenario.workflow(self.world, WORKFLOW_ID, process)
+        try:
+            workflow: object = self.scenario.workflow(self.world, WORKFLOW_ID, process)
+        except Exception as error:
+            raise Broken(f"Scenario.workflow raised {words.error(error)}", error) from error
         if not isinstance(workflow, Workflow):
             raise WorkflowConfigurationError(
                 f"Scenario.workflow returned {type(workflow).__name__}. Let it return a Workflow."
@@ -268,13 +325,17 @@ class Stage(Generic[W]):
                 "Scenario.workflow made a workflow with another id or persistence than it was given. Hand both on: "
                 "lambda world, workflow_id, persistence: Order(workflow_id, persistence=persistence)."
             )
-        runtime = workflow.runtime
-        if id(runtime) not in self._runtimes:
-            self._runtimes[id(runtime)] = replace(runtime, clock=self.clock)
-        workflow.runtime = self._runtimes[id(runtime)]
+        workflow.runtime = self._on_stage(workflow.runtime)
         self._steps.watch(process, workflow)
         self.workflow = workflow
         return workflow
+
+    def _on_stage(self, runtime: Runtime) -> Runtime:
+        for known, ours in self._runtimes:
+            if known is runtime:
+                return ours
+        self._runtimes.append((runtime, replace(runtime, clock=self.clock)))
+        return self._runtimes[-1][1]
 
     def new_process(self) -> Process:
         self._processes += 1
@@ -296,15 +357,24 @@ class Stage(Generic[W]):
             workflow = self.make(self.new_process())
             await Verbs(workflow).attach()
             try:
-                await _settled(self.scenario.check(self.world, workflow))
+                answer = await _settled(self.scenario.check(self.world, workflow))
             except Exception as error:
                 raise Broken(f"the check says {words.assertion(error)}", error) from error
+            if answer is not None and not answer:
+                raise Broken(f"the check returned {answer!r}")
         results = tuple((result.step, result.success, result.error) for result in state.results)
-        return Ending(state.status, state.rollback_status, results, await self._shown())
+        data = [None if result.step in self._unsteady else result.data for result in state.results]
+        shown = tuple(picture(brought, self.run_id) for brought in data)
+        return Ending(state.status, state.rollback_status, results, await self._shown(), shown)
 
     async def _shown(self) -> object:
         observe = self.scenario.observe
-        shown = self.world if observe is None else await _settled(observe(self.world))
+        if observe is None:
+            return picture(self.world, self.run_id)
+        try:
+            shown = await _settled(observe(self.world))
+        except Exception as error:
+            raise Broken(f"Scenario.observe raised {words.error(error)}", error) from error
         return picture(shown, self.run_id)
 
     # The points, and the faults that strike there.
@@ -316,7 +386,7 @@ class Stage(Generic[W]):
             return
         if fault.kind == "rival":
             await self._rival()
-        elif fault.kind == "freeze" and self._froze is not None:
+        elif fault.kind == "freeze":
             await self._freeze(process)
         elif fault.kind == "wake":
             await self._wake()
@@ -331,12 +401,28 @@ class Stage(Generic[W]):
         if number > _MOST_POINTS:
             raise Broken("the run goes on and on")
         fault = self._faults.get(number)
-        if fault is not None:
-            self.say(f"    {words.STRIKES[fault.kind]}, {words.place(place)}")
-            if fault.kind == "crash":
-                process.dead = True
-                raise Crash
+        if fault is None or not self._can_strike(fault, place):
+            return None
+        self.struck.add(fault)
+        self.say(f"    {words.STRIKES[fault.kind]}, {words.place(place)}")
+        if fault.kind == "crash":
+            process.dead = True
+            raise Crash
         return fault
+
+    def _can_strike(self, fault: Fault, place: Place) -> bool:
+        """Tell whether a fault has anything to strike at a place: most need a coroutine to stand there."""
+        match fault.kind:
+            case "crash":
+                return True
+            case "disconnect":
+                return (place.when, place.what) == ("before", "call")
+            case "rival":
+                return place.what != "call"
+            case "freeze":
+                return place.what != "call" and self._froze is not None
+            case "wake":
+                return place.what != "call" and bool(self._sleepers)
 
     async def _rival(self) -> None:
         rival = self.new_process()
@@ -349,11 +435,8 @@ class Stage(Generic[W]):
     async def _until_frozen(
         self, process: Process, workflow: Workflow, verb: Callable[[Workflow], Awaitable[object]]
     ) -> None:
-        async def run() -> object:
-            return await verb(workflow)
-
         loop = asyncio.get_running_loop()
-        task = loop.create_task(run())
+        task = loop.create_task(self._patiently(workflow, verb))
         self._froze = loop.create_future()
         waiting: set[asyncio.Future[Any]] = {task, self._froze}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -365,7 +448,7 @@ class Stage(Generic[W]):
         thawed = froze.result()
         self._sleepers.append(Sleeper(process, task, thawed))
         self._lost()
-        self.clock.advance(workflow.runtime.lease_seconds + 1)
+        self._pass(workflow.runtime.lease_seconds + 1)
 
     async def _freeze(self, process: Process) -> None:
         assert self._froze is not None
@@ -377,8 +460,6 @@ class Stage(Generic[W]):
 
     async def _wake(self) -> None:
         """Let the frozen process go on, to its end."""
-        if not self._sleepers:
-            return
         self._woke = True
         sleeper = self._sleepers.pop()
         self.say(f"process {sleeper.process.number} wakes up and goes on")
@@ -418,19 +499,21 @@ class Stage(Generic[W]):
             self._at_start = None
             if self._late:
                 self._late = False
-                self.clock.advance(-self._outage)
+                self._pass(-self._outage)
         for event in events if self._tell is not None else ():
             if (line := words.fact(event)) is not None:
                 self.say(f"    recorded: {line}")
 
     async def decision_under_way(self, process: Process, events: list[Event]) -> None:
         """A decision is about to be recorded: where the schedule says so, somebody else is faster."""
-        race = self.departure(("reject-first", "approve-first"))
-        if race is None or race in self.happened or not any(isinstance(e, Approved | Rejected) for e in events):
+        race = self._gate()
+        if race is None or not any(isinstance(e, Approved | Rejected | CancelRequested) for e in events):
             return
-        if self._gate() != race:
+        if race in self.happened:
             return
         self.happened.add(race)
+        if race.kind not in ("reject-first", "approve-first"):
+            return
         rival = self.new_process()
         workflow = self.make(rival)
         if race.kind == "reject-first":
@@ -455,12 +538,30 @@ class Stage(Generic[W]):
         except Violation as violation:
             self._broken = self._broken or violation
 
+    async def has_acted(self) -> None:
+        """The user's code has run."""
+        if not self.changes and not self.schedule.faults:
+            self.changes = await self._shown() != self.initial
+
     async def about_to_act(self) -> None:
         """The user's code is about to see the world and the clock."""
-        if self._set_wall_clock is not None:
-            self._set_wall_clock(self.clock.time_ns())
+        self.show_time()
         if self._only_again:
             self._at_start = (await self._shown(),)
+
+    # The time.
+
+    def _pass(self, seconds: float) -> None:
+        """Let time pass at once; where no outage is wanted, so that nobody who looks at the wall sees it."""
+        self.clock.jump(seconds)
+        if not self._outage:
+            self._held_back += seconds
+        self.show_time()
+
+    def show_time(self) -> None:
+        """Have the clock on the wall show what time it is."""
+        if self._set_wall_clock is not None:
+            self._set_wall_clock(self.clock.time_ns() - round(self._held_back * 1_000_000_000))
 
     # What they share.
 
@@ -478,6 +579,8 @@ class Stage(Generic[W]):
     def _gate(self) -> Departure | None:
         """Return how the schedule departs at the gate that is open."""
         step = self.state.pending_step
+        if step is None:
+            return None
         opened = sum(isinstance(e, ApprovalRequested) and e.step == step for e in self.events)
         return self.departure(GATES, step, opened)
 
@@ -485,6 +588,13 @@ class Stage(Generic[W]):
         """Add a line to the timeline."""
         if self._tell is not None:
             self._tell(line)
+
+
+@asynccontextmanager
+async def _entered(made: Any) -> AsyncIterator[Any]:
+    """Enter what is a context manager; hand on what is none."""
+    with made if hasattr(made, "__enter__") else nullcontext(made) as world:
+        yield world
 
 
 async def _settled(value: Any) -> Any:

@@ -5,12 +5,14 @@ import traceback
 from .._core import events as ev
 from .._core.events import Event
 from ..base import StepContext
+from ._process import UNDOES
 
 STRIKES = {
     "crash": "CRASH",
     "freeze": "FROZEN past the lease",
     "rival": "A RIVAL comes",
     "wake": "THE FROZEN ONE WAKES",
+    "disconnect": "A CONNECTION FAILS",
 }
 
 
@@ -131,7 +133,7 @@ def act(context: StepContext) -> str:
 
 def named(context: StepContext) -> str:
     """Return what of the user's runs."""
-    return f"step {context.step!r}" if context.phase == "forward" else f"the rollback of {context.step!r}"
+    return f"step {context.step!r}" if context.phase == "forward" else f"{UNDOES}{context.step!r}"
 
 
 def error(raised: BaseException) -> str:

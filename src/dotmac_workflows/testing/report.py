@@ -12,6 +12,8 @@ class Round(NamedTuple):
     """How many were run."""
     total: int
     """How many there are."""
+    exact: bool = True
+    """Whether there are just that many; else at least, as those that would tell were not all run."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Report:
     """How many schedules were run."""
     points: int
     """How many points there were, over all courses, where a process could die."""
+    struck: int
+    """How many of them a fault struck."""
     rounds: tuple[Round, ...]
     """The schedules by kind."""
     steps: dict[str, int]
@@ -43,18 +47,22 @@ class Report:
         rate = f"{self.schedules / self.seconds:,.0f} a second" if self.seconds else "at once"
         lines = [f"{self.scenario}: every one of {self.schedules:,} schedules held ({self.seconds:.1f} s, {rate})", ""]
         lines += [
-            f"  {name:<26}{run:>8,}{'' if run == total else f' of {total:,}, drawn by seed {self.seed}'}"
-            for name, run, total in self.rounds
+            f"  {part.name:<26}{part.run:>8,}{'' if part.run == part.total and part.exact else self._drawn(part)}"
+            for part in self.rounds
         ]
+        struck = "" if self.struck == self.points else f", {self.struck:,} of them struck"
         lines += [
             "",
-            f"  {'points to die at':<26}{self.points:>8,}",
+            f"  {'points to die at':<26}{self.points:>8,}{struck}",
             f"  {'steps run':<26}{sum(self.steps.values()):>8,}  {', '.join(self.steps) or '-'}",
             f"  {'rollbacks run':<26}{sum(self.rollbacks.values()):>8,}  {', '.join(self.rollbacks) or '-'}",
             f"  {'gates':<26}{len(self.gates):>8,}  {', '.join(self.gates) or '-'}",
         ]
         lines += ["", "  Not covered:", *(f"    {what}" for what in self.not_covered)] if self.not_covered else []
         return "\n".join(lines)
+
+    def _drawn(self, part: Round) -> str:
+        return f" of {'' if part.exact else 'at least '}{part.total:,}, drawn by seed {self.seed}"
 
 
 class ProofError(AssertionError):
@@ -92,5 +100,5 @@ class ProofError(AssertionError):
         lines = [f"{self.scenario} does not hold.", "", self.headline, *(f"  {line}" for line in self.details), ""]
         lines += [self.advice, ""] if self.advice else []
         lines += ["What happened:", *(f"  {line}" for line in self.timeline), ""]
-        lines += [f'Once more: prove(..., only="{self.schedule}")']
+        lines += [f"Once more: prove(..., only={self.schedule!r})"]
         return "\n".join(lines)

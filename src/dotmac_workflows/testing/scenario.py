@@ -1,11 +1,12 @@
 """What a user tells `prove`: how to make a world and a workflow in it, and what must hold at the end."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..base import Workflow
+from ..errors import WorkflowConfigurationError
 from ..persistence import Persistence
 from ..status import WorkflowStatus
 from ..types import JsonObject
@@ -26,8 +27,9 @@ class Scenario(Generic[W]):
     run that was undone leaves the world as it found it.
     """
 
-    world: Callable[[], W | AbstractContextManager[W]]
-    """Makes a fresh world. Where it returns a context manager, that is entered, and left after the schedule."""
+    world: Callable[[], W | AbstractContextManager[W] | AbstractAsyncContextManager[W]]
+    """Makes a fresh world. Where it returns a context manager, sync or async, that is entered, and left after the
+    schedule. None: the steps change nothing outside of the workflow."""
     workflow: Callable[[W, str, Persistence], Workflow]
     """Makes the workflow in a world: ``lambda shop, id, db: Order(id, shop, persistence=db)``. Called once for each
     process that drives, so nothing but the world and the store outlives one."""
@@ -42,3 +44,18 @@ class Scenario(Generic[W]):
     """How a run ends in which every step does as it does and every gate is approved."""
     name: str = ""
     """What reports call it; left out: the workflow's class."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no scenario.
+
+        Raises:
+            WorkflowConfigurationError: With the attribute's name.
+        """
+        for name in ("world", "workflow", "observe", "check"):
+            given = getattr(self, name)
+            if not callable(given) and (given is not None or name in ("world", "workflow")):
+                raise WorkflowConfigurationError(f"Scenario(): {name} is {given!r}. Give a function.")
+        if not isinstance(self.ends, WorkflowStatus):
+            raise WorkflowConfigurationError(
+                f"Scenario(): ends is {self.ends!r}. Give a WorkflowStatus, such as WorkflowStatus.FAILED."
+            )

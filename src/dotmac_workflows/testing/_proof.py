@@ -1,0 +1,534 @@
+"""Goes through the schedules of a scenario, holds each to what must be, and says what broke.
+
+The schedules come in rounds, the simplest first, so that the first one that breaks something is a shortest one:
+
+1. every *course*: a clean run, a failure of each step, each decision at each gate, a pause and a cancel in each step,
+   each rollback step failing once;
+2. a clean run in which one call of the world fails, and one that is undone in which one call of a rollback does;
+3. each course with one crash, at every point; 4. with a rival at every point; 5. with a process that is frozen at one
+point and wakes at a later one; 6. with two crashes.
+
+Rounds that are larger than what the budget leaves are sampled, by the seed, and the report says how many were left.
+"""
+
+import asyncio
+import importlib.util
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, get_args
+
+from .._core.events import ApprovalRequested, Event, RollbackStepStarted, StepStarted
+from ..errors import WorkflowConfigurationError
+from ..status import WorkflowStatus
+from ._effects import Watch
+from ._findings import Finding, explain, hold
+from ._process import Broken, Ending, Place
+from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, FaultKind, Schedule, parse
+from ._stage import Stage
+from .clock import FakeClock
+from .report import ProofError, Report, Round
+from .scenario import Scenario
+
+W = TypeVar("W")
+Progress: TypeAlias = Callable[[int, int], object]
+
+_OUTAGE = (400 * 24 + 13) * 3600.0 + 37 * 60
+"""Seconds between a crash and the process that takes over: another year, month, weekday and hour."""
+_MAY_BE_LEFT_OUT = {*get_args(DepartureKind), *get_args(FaultKind), "pair", "clock"} - {"wake"}
+_LIKE_CLEAN: tuple[DepartureKind, ...] = ("approve-only", "approve-twice", "approve-first", "pause")
+_MOST_KNOWN = 10_000  # records
+_EVERY = 64  # schedules between two words of progress
+
+
+class Options(NamedTuple):
+    """What `prove` is told, checked by `Proof`."""
+
+    budget: int
+    seed: int
+    only: str | None
+    without: Collection[str]
+    progress: Progress | None
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            WorkflowConfigurationError: With the option's name.
+        """
+        known = ", ".join(sorted(_MAY_BE_LEFT_OUT))
+        if not isinstance(self.budget, int) or isinstance(self.budget, bool) or self.budget < 1:
+            raise _wrong(f"the budget is {self.budget!r}", "A budget is a whole number from 1")
+        if not isinstance(self.seed, int):
+            raise _wrong(f"the seed is {self.seed!r}", "A seed is a whole number")
+        if self.only is not None and not isinstance(self.only, str):
+            raise _wrong(f"only is {self.only!r}", "It is the text of a schedule, as a ProofError names it")
+        if isinstance(self.without, str) or not isinstance(self.without, Collection):
+            raise _wrong(f"without is {self.without!r}", f'It is a list, such as ["pair"], that may name {known}')
+        unknown = [name for name in self.without if name not in _MAY_BE_LEFT_OUT]
+        if unknown:
+            raise _wrong(f"without names {', '.join(map(str, unknown))}", f"It may name {known}")
+        if self.progress is not None and not callable(self.progress):
+            raise _wrong(f"progress is {self.progress!r}", "It is a function of two numbers")
+
+
+def _wrong(what: str, remedy: str) -> WorkflowConfigurationError:
+    return WorkflowConfigurationError(f"prove(): {what}. {remedy}.")
+
+
+class ProofTime(FakeClock):
+    """The virtual time of a proof; tells who wants to know when it moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: Callable[[], None] | None = None
+
+    def advance(self, seconds: float) -> None:
+        """See `FakeClock.advance`."""
+        super().advance(seconds)
+        if self.moved is not None:
+            self.moved()
+
+
+class Stopped(BaseException):
+    """Nobody waits for the proof any more."""
+
+
+class _Course(NamedTuple):
+    """A run without faults, to which those with faults are compared."""
+
+    schedule: Schedule
+    ending: Ending
+    places: list[Place]
+    events: list[Any]
+
+
+_Strike: TypeAlias = tuple[_Course, tuple[Fault, ...]]
+
+
+class _Struck(NamedTuple):
+    """A course with one crash: what a second one can hit."""
+
+    course: _Course
+    point: int
+    points: int
+    """How many it passed in all."""
+    waits: list[int]
+    """Those where a coroutine stands, behind the crash."""
+
+
+class Proof(Generic[W]):
+    def __init__(self, scenario: Scenario[W], options: Options) -> None:
+        if not isinstance(scenario, Scenario):
+            raise _wrong(f"{scenario!r} is no scenario", "Give a dotmac_workflows.testing.Scenario")
+        options.check()
+        self.time = ProofTime()
+        self.stopped = False
+        """Whether nobody waits for it any more."""
+        self._scenario = scenario
+        self._budget = options.budget
+        self._seed = options.seed
+        self._only = parse(options.only) if options.only is not None else None
+        self._without = frozenset(options.without)
+        self._progress = options.progress
+        self._chance = random.Random(options.seed)
+        self._outage = 0.0 if "clock" in self._without else _OUTAGE
+        self._wall_clock = wall_clock()
+        self._watch = Watch()
+        self._unsteady: frozenset[str] = frozenset()
+        """The results whose data is another in each clean run."""
+        self._courses: list[_Course] = []
+        self._struck: list[_Struck] = []
+        self._rounds: list[Round] = []
+        self._played = 0
+        self._planned = 0
+        self._acts: Counter[tuple[str, str]] = Counter()
+        self._points = 0
+        self._hit: set[tuple[Schedule, int]] = set()
+        self._changes = False
+        """Whether the world was seen to change."""
+        self._name = scenario.name
+        self._known: dict[tuple[str, str], Event] = {}
+
+    async def run(self) -> Report:
+        """Run every schedule, or the one that was asked for."""
+        began = time.perf_counter()
+        with self._wall_clock, self._watch:
+            await self._play_courses()
+            if self._only is not None:
+                await self._play_only(self._only)
+                self._rounds.append(Round("the schedule asked for", 1, 1))
+            else:
+                self._see_that_it_shows_something()
+                await self._strike()
+        gates = sorted({e.step for course in self._courses for e in course.events if isinstance(e, ApprovalRequested)})
+        return Report(
+            scenario=self._name,
+            schedules=self._played,
+            points=self._points,
+            struck=len(self._hit),
+            rounds=tuple(self._rounds),
+            steps=self._ran("forward"),
+            rollbacks=self._ran("rollback"),
+            gates=tuple(gates),
+            not_covered=tuple(self._not_covered()),
+            seed=self._seed,
+            seconds=time.perf_counter() - began,
+        )
+
+    def go_on(self) -> None:
+        """Raise where nobody waits any more.
+
+        Raises:
+            Stopped: The task was cancelled.
+        """
+        if self.stopped:
+            raise Stopped
+
+    def _see_that_it_shows_something(self) -> None:
+        """Refuse a proof that could not fail.
+
+        Raises:
+            WorkflowConfigurationError: The world shows the same in all courses, and nothing else is asked.
+        """
+        if self._courses[0].ending.world is None or self._scenario.check is not None:
+            return
+        if not self._changes:
+            raise WorkflowConfigurationError(
+                "prove() would notice nothing: whatever the steps do, the world shows the same before and after it. "
+                "What counts are the public attributes of the object that Scenario.world returns, and of the objects "
+                "in them; no properties, no attributes of a class, and no names with a leading underscore. Give "
+                "Scenario(..., observe=...) what else counts, or a check; where the steps change nothing outside of "
+                "the workflow, let world return None."
+            )
+
+    def _ran(self, phase: str) -> dict[str, int]:
+        return {step: times for (ran, step), times in self._acts.items() if ran == phase}
+
+    def _not_covered(self) -> list[str]:
+        clean, by_name = self._courses[0], ", ".join
+        missing = [f"{kind}: left out" for kind in sorted(self._without)]
+        if "crash" in self._without:
+            missing.append("freeze and pair: left out, as they are drawn from what single crashes lead to")
+        missing += [f"{name}: none was run, the budget is too small" for name, run, *_ in self._rounds if not run]
+        if clean.ending.world is None:
+            missing.append("the world: there is none")
+        elif not any(place.what == "call" for course in self._courses for place in course.places):
+            missing.append("calls: no step was seen to call its world, so nothing strikes between two effects of one")
+        if self._watch.blind:
+            missing.append(f"calls of {by_name(sorted(self._watch.blind))}: the class cannot be watched")
+        if self._unsteady:
+            missing.append(f"the data of {by_name(sorted(self._unsteady))}: it is another in each run")
+        if "clock" not in self._without and not self._wall_clock.covers_everything:
+            missing.append("time.time() and datetime.now(): they show real time; install dotmac-workflows[prove]")
+        started = {event.step for event in clean.events if isinstance(event, StepStarted)}
+        undone = set(self._ran("rollback"))
+        if not any(isinstance(event, ApprovalRequested) for event in clean.events):
+            missing.append("gates: no step of the clean run asks for an approval")
+        if not undone:
+            missing.append("rollback: no schedule undoes anything (rollback_on_failure is off, or no step fails)")
+        elif started - undone:
+            last = by_name(sorted(started - undone))
+            missing.append(f"the rollback of {last}: nothing fails, is rejected or cancelled behind it")
+        return missing
+
+    # Round one: what there is without faults.
+
+    async def _play_courses(self) -> None:
+        clean = await self._course(Schedule())
+        again = await self._stage_of(Schedule()).play_or_broken()
+        if isinstance(again, Broken) or again[:4] != clean.ending[:4]:
+            shown = again.what if isinstance(again, Broken) else hold(Schedule(), again, clean.ending, None)
+            raise WorkflowConfigurationError(
+                f"Two clean runs of the scenario are not alike: {shown}. Make what they start from the same each time, "
+                "and let observe leave out what is random."
+            )
+        self._find_unsteady(clean.ending, again)
+        if self._only is not None:
+            if self._only.departures:
+                await self._course(Schedule(self._only.departures))
+            return
+        for departures in self._departures(clean.events):
+            if not {departure.kind for departure in departures} & self._without:
+                await self._course(Schedule(departures))
+        deepest = self._deepest()
+        if _fails(deepest) and "undo-fails" not in self._without:
+            for step, visit in _undone(deepest.events):
+                await self._course(Schedule((*deepest.schedule.departures, Departure("undo-fails", step, visit))))
+        self._rounds.append(Round("courses without a fault", len(self._courses), len(self._courses)))
+
+    def _find_unsteady(self, clean: Ending, again: Ending) -> None:
+        """Leave the data of steps out that is not the same in two clean runs."""
+        both = zip(clean.results, clean.data, again.data, strict=True)
+        self._unsteady = frozenset(step for (step, *_), had, has in both if had != has)
+        if self._unsteady:
+            results = zip(clean.results, clean.data, strict=True)
+            data = tuple(None if step in self._unsteady else brought for (step, *_), brought in results)
+            self._courses[0] = self._courses[0]._replace(ending=clean._replace(data=data))
+
+    def _deepest(self) -> _Course:
+        """Return the course that fails and undoes the most; where none fails, any."""
+        courses = [course for course in self._courses if "undo-fails" not in course.schedule.kinds()]
+        return max(courses, key=lambda course: len(_undone(course.events)) if _fails(course) else -1)
+
+    @staticmethod
+    def _departures(events: Sequence[Any]) -> list[tuple[Departure, ...]]:
+        started = [(e.step, e.visit) for e in events if isinstance(e, StepStarted) and e.attempt == 1]
+        opened: Counter[str] = Counter()
+        gates = []
+        for event in events:
+            if isinstance(event, ApprovalRequested):
+                opened[event.step] += 1
+                gates.append((event.step, opened[event.step]))
+        found: list[tuple[Departure, ...]] = [(Departure(STEPS[0], *at),) for at in started]
+        found += [(Departure(kind, *at),) for kind in GATES for at in gates]
+        found += [(Departure(kind, *at),) for kind in STEPS[1:] for at in started]
+        return found
+
+    async def _course(self, schedule: Schedule) -> _Course:
+        stage = self._stage_of(schedule)
+        ending = await self._ended(stage, schedule, None)
+        self._see_that_it_came_to_pass(stage)
+        course = _Course(schedule, ending, stage.places, stage.events)
+        expected = self._should_be(schedule)
+        await self._hold(schedule, stage, ending, expected)
+        self._courses.append(course)
+        self._points += len(stage.places)
+        self._changes |= stage.changes
+        return course
+
+    def _should_be(self, schedule: Schedule) -> Ending | None:
+        """Return how a course must end because another one, that differs in nothing that counts, does."""
+        if not schedule.departures and self._courses:
+            return self._courses[0].ending
+        for departure in schedule.departures:
+            if departure.kind in _LIKE_CLEAN:
+                return self._courses[0].ending
+            if departure.kind == "reject-first":
+                rejected = Schedule((departure._replace(kind="reject"),))
+                return next((course.ending for course in self._courses if course.schedule == rejected), None)
+        return None
+
+    async def _play_only(self, only: Schedule) -> None:
+        """Play the schedule that was asked for, after its course.
+
+        Raises:
+            WorkflowConfigurationError: The scenario has no such step, or passes fewer points.
+        """
+        stage = await self._play(self._courses[-1], only)
+        missing = _missing(only, stage)
+        if missing:
+            raise WorkflowConfigurationError(
+                f"The schedule {str(only)!r} is of another scenario, or of this one before it was changed: "
+                f"{missing} did not come to pass. Prove it as a whole."
+            )
+
+    # The rounds with faults.
+
+    async def _strike(self) -> None:
+        crashes: list[_Strike] = [
+            (course, (Fault("crash", point),)) for course in self._courses for point in range(len(course.places))
+        ]
+        rivals: list[_Strike] = [
+            (course, (Fault("rival", point),)) for course in self._courses for point in _waits(course.places)
+        ]
+        clean, deepest = self._courses[0], self._deepest()
+        calls: list[_Strike] = [
+            (course, (Fault("disconnect", point),))
+            for course in ([clean] if deepest is clean else [clean, deepest])
+            for point, place in enumerate(course.places)
+            if (place.when, place.what) == ("before", "call") and (course is clean or place.undoes)
+        ]
+        left = self._budget
+        # What is rarer is not starved by what is simpler.
+        single = _shares(left - left // 4, [len(calls), len(crashes)])
+        self._planned = self._played + sum(single)
+        left -= await self._round("a call that fails", "disconnect", calls, single[0])
+        left -= await self._round("one crash", "crash", crashes, single[1])
+        # What a frozen process does after a cancel, which runs nothing again, no key can make harmless: left out.
+        freezes: list[_Strike] = [
+            (struck.course, (Fault("freeze", struck.point), Fault("wake", wake)))
+            for struck in self._struck
+            if struck.point in _waits(struck.course.places) and "cancel" not in struck.course.schedule.kinds()
+            for wake in [*struck.waits, struck.points + 1]
+        ]
+        pairs: list[_Strike] = [
+            (struck.course, (Fault("crash", struck.point), Fault("crash", second)))
+            for struck in self._struck
+            for second in range(struck.point + 1, struck.points)
+        ]
+        # What is left is shared so that none of these rounds starves.
+        shares = _shares(left, [len(rivals), len(freezes), len(pairs)])
+        self._planned = self._played + sum(shares)
+        exact = single[1] == len(crashes)
+        await self._round("a rival", "rival", rivals, shares[0])
+        await self._round("a frozen process", "freeze", freezes, shares[1], exact=exact)
+        await self._round("two crashes", "pair", pairs, shares[2], exact=exact)
+
+    async def _round(self, name: str, kind: str, strikes: list[_Strike], share: int, *, exact: bool = True) -> int:
+        if kind in self._without or (kind == "pair" and "crash" in self._without):
+            return 0
+        total = len(strikes)
+        if total > share:
+            chosen = sorted(self._chance.sample(range(total), share))
+            strikes = [strikes[number] for number in chosen]
+        for course, faults in strikes:
+            stage = await self._play(course, course.schedule.struck_by(*faults))
+            self._see_that_it_came_to_pass(stage)
+            self._hit.add((course.schedule, faults[0].point))
+            if kind == "crash":
+                point, places = faults[0].point, stage.places
+                self._struck.append(_Struck(course, point, len(places), _waits(places, point)))
+        if strikes or total:
+            self._rounds.append(Round(name, len(strikes), total, exact))
+        return len(strikes)
+
+    @staticmethod
+    def _see_that_it_came_to_pass(stage: Stage[W]) -> None:
+        """Refuse a run that went another way than those before it, on which its schedule was drawn up.
+
+        Raises:
+            WorkflowConfigurationError: With what did not strike.
+        """
+        missing = _missing(stage.schedule, stage)
+        if missing:
+            raise _not_the_same(stage.schedule, f"{missing} did not come to pass")
+
+    async def _play(self, course: _Course, schedule: Schedule) -> Stage[W]:
+        stage = self._stage_of(schedule)
+        # A step whose call failed may fail or go on: what follows is judged by itself.
+        expected = None if "disconnect" in schedule.kinds() else course.ending
+        ending = await self._ended(stage, schedule, expected)
+        await self._hold(schedule, stage, ending, expected)
+        return stage
+
+    def _stage_of(self, schedule: Schedule, **options: Any) -> Stage[W]:
+        ours = {
+            "outage": self._outage,
+            "set_wall_clock": self._wall_clock.set,
+            "known": self._known,
+            "watch": self._watch,
+            "unsteady": self._unsteady,
+        }
+        stage = Stage(self._scenario, schedule, **{**ours, **options})
+        self.time.moved = stage.show_time
+        return stage
+
+    async def _ended(self, stage: Stage[W], schedule: Schedule, expected: Ending | None) -> Ending:
+        self.go_on()
+        self._played += 1
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        if self._played % _EVERY == 0:
+            await asyncio.sleep(0)  # most schedules never wait: here Ctrl-C gets through
+            if self._progress is not None:
+                self._progress(self._played, max(self._planned, self._played))
+        ending = await stage.play_or_broken()
+        if not self._name and stage.workflow is not None:
+            self._name = type(stage.workflow).__name__
+        self._acts.update((context.phase, context.step) for _, context in stage.acts)
+        if isinstance(ending, Broken):
+            raise await self._found(schedule, stage, Finding("broken", [ending.what]), expected) from ending.cause
+        return ending
+
+    async def _hold(self, schedule: Schedule, stage: Stage[W], ending: Ending, expected: Ending | None) -> None:
+        finding = hold(schedule, ending, expected, stage)
+        if finding is not None and not await self._was_only_later(schedule, finding, expected):
+            raise await self._found(schedule, stage, finding, expected)
+
+    async def _was_only_later(self, schedule: Schedule, finding: Finding, expected: Ending | None) -> bool:
+        """Tell whether a world differs only because a step ran later, which being slow would have done as well.
+
+        It is not so where the step that the crash hit had its effect, and changes it when it runs again at a later
+        time, whatever comes behind it.
+        """
+        gone = not schedule.kinds().isdisjoint({"crash", "freeze"})
+        if finding.kind not in ("world", "data") or not gone or not self._outage:
+            return False
+        if await self._finding(schedule, expected, outage=0.0) is not None:
+            return False
+        again = await self._finding(schedule, expected, only_again=True)
+        return again is None or not again[0].hit_after_an_effect
+
+    async def _found(
+        self, schedule: Schedule, stage: Stage[W], finding: Finding, expected: Ending | None
+    ) -> ProofError:
+        """Return the error that tells of a violation: the shortest schedule that leads to one, in words."""
+        for fault in schedule.faults if len(schedule.faults) > 1 else ():
+            shorter = schedule.struck_by(*(other for other in schedule.faults if other != fault))
+            found = await self._finding(shorter, expected)
+            if found is not None:
+                return await self._found(shorter, found[0], found[1], expected)
+        timeline: list[str] = []
+        again = await self._finding(schedule, expected, tell=timeline.append)
+        if again is None or again[1].kind != finding.kind:
+            now = again[1] if again is not None else "nothing was wrong"
+            raise _not_the_same(schedule, f"{finding}; when it was run again, {now}")
+        crashed = any(fault.kind == "crash" for fault in schedule.faults)
+        by_clock = crashed and bool(self._outage) and await self._finding(schedule, expected, outage=0.0) is None
+        return explain(self._name, schedule, stage, finding, timeline, by_clock=by_clock)
+
+    async def _finding(
+        self, schedule: Schedule, expected: Ending | None, **options: Any
+    ) -> tuple[Stage[W], Finding] | None:
+        stage = self._stage_of(schedule, **options)
+        ending = await stage.play_or_broken()
+        finding = (
+            Finding("broken", [ending.what]) if isinstance(ending, Broken) else hold(schedule, ending, expected, stage)
+        )
+        return None if finding is None else (stage, finding)
+
+
+def _fails(course: _Course) -> bool:
+    return course.ending.status is WorkflowStatus.FAILED
+
+
+def _undone(events: Sequence[Any]) -> list[tuple[str, int]]:
+    return [(e.step, e.visit) for e in events if isinstance(e, RollbackStepStarted) and e.attempt == 1]
+
+
+def _waits(places: Sequence[Place], after: int = -1) -> list[int]:
+    """Return the points where a coroutine stands, so that others can go on meanwhile."""
+    return [number for number, place in enumerate(places) if place.what != "call" and number > after]
+
+
+def _shares(left: int, wanted: Sequence[int]) -> list[int]:
+    """Share out what is left as evenly as the wants allow."""
+    shares = [0] * len(wanted)
+    order = sorted(range(len(wanted)), key=lambda number: wanted[number])
+    for done, number in enumerate(order):
+        shares[number] = min(wanted[number], left // (len(wanted) - done))
+        left -= shares[number]
+    return shares
+
+
+def _missing(schedule: Schedule, stage: Stage[Any]) -> str:
+    """Return what of a schedule did not come to pass, as a text; a process that nothing woke wakes at the end."""
+    parts = [departure for departure in schedule.departures if departure not in stage.happened]
+    faults = [fault for fault in schedule.faults if fault not in stage.struck and fault.kind != "wake"]
+    return ", ".join(map(str, [*parts, *faults]))
+
+
+def _not_the_same(schedule: Schedule, what: str) -> WorkflowConfigurationError:
+    return WorkflowConfigurationError(
+        f"The scenario is not the same twice: under the schedule {str(schedule)!r}, {what}. Make all that it starts "
+        "from the same each time: no random numbers, no order that threads decide, nothing global."
+    )
+
+
+def wall_clock() -> Any:
+    """Return what sets the time that the whole process sees, where that can be had."""
+    if importlib.util.find_spec("time_machine") is None:
+        return RuntimeClockOnly()
+    from ._wall_clock import WallClock
+
+    return WallClock()
+
+
+class RuntimeClockOnly(nullcontext[None]):
+    """Leaves the time of the process alone: only ``Runtime.clock`` is virtual."""
+
+    covers_everything = False
+    set = None
