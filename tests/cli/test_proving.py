@@ -1,6 +1,8 @@
 """prove: a scenario is loaded, run, and what held or broke is told to people and to programs."""
 
+import gc
 import json
+import logging
 import re
 import sys
 from pathlib import Path
@@ -60,6 +62,22 @@ def made():
 
 def made_of_nothing():
     return 5
+
+
+def explodes():
+    raise OSError("no gateway")
+
+
+def leaves():
+    raise SystemExit(3)
+
+
+def of_a_till(till):
+    raise AssertionError
+
+
+async def made_later():
+    return hasty
 
 
 class Long(Sale):
@@ -166,6 +184,131 @@ def test_what_is_wrong_as_given(cli: Cli, arguments: list[str], message: str) ->
     answer = cli("prove", *arguments)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith(f"error: {message}")
+
+
+@pytest.mark.usefixtures("proofs")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("explodes", "cannot be called: OSError: no gateway (HERE, line 55)."),
+        ("leaves", "cannot be called: SystemExit: 3 (HERE, line 59)."),
+        ("of_a_till", "cannot be called: TypeError: of_a_till() missing 1 required positional argument: 'till'."),
+        ("made_later", "is no scenario; its scenarios: sale, hasty, checked, long."),
+    ],
+)
+def test_a_function_that_makes_no_scenario_is_named(cli: Cli, shop: Path, name: str, message: str) -> None:
+    answer = cli("prove", f"proofs:{name}")
+    gc.collect()  # warnings are errors: of a coroutine that nobody awaited, too
+    said = f"error: {name} of proofs {message}\n".replace("HERE", str(shop / "proofs.py"))
+    assert (answer.code, answer.out, answer.err) == (2, "", said)
+
+
+@pytest.mark.usefixtures("proofs")
+def test_debug_shows_where_a_function_that_makes_a_scenario_raised(cli: Cli) -> None:
+    answer = cli("prove", "proofs:explodes", "--debug")
+    assert answer.code == 2
+    assert 'raise OSError("no gateway")' in answer.err
+
+
+def test_a_module_that_cannot_be_imported_is_named(cli: Cli, shop: Path) -> None:
+    (shop / "broken.py").write_text("\n1 / 0\n")
+    answer = cli("prove", "broken:sale")
+    place = f"({shop / 'broken.py'}, line 2)"
+    said = f"error: broken cannot be imported: ZeroDivisionError: division by zero {place}.\n"
+    assert (answer.code, answer.out, answer.err) == (2, "", said)
+    assert "    1 / 0" in cli("prove", "broken:sale", "--debug").err
+
+
+# What the user's code writes.
+
+NOISE = """
+import atexit
+import logging
+import sys
+import warnings
+
+from proofs import Sale, Scenario, Till
+
+held = sys.stderr
+logging.basicConfig(level="DEBUG", format="%(message)s")  # its handler holds the error output of now
+logging.getLogger().addHandler(logging.FileHandler("log"))
+logging.info("at import")
+logging.disable(logging.DEBUG)
+
+
+@atexit.register
+def farewell():
+    logging.debug("disabled before")
+    logging.info("at exit")
+    print("at exit, printed", file=sys.stderr)
+
+
+class Noisy(Sale):
+    async def execute_step(self, step):
+        logging.info("noise 1")
+        logging.log(99, "noise 2")
+        print("noise 3", file=sys.stderr)
+        print("noise 4", file=held)
+        warnings.warn("noise 5")
+        sys.stderr.writelines(["noise 6\\n"])
+        sys.stderr.flush()
+        print("noise 7")
+        print("noise 8 \\ud800", file=sys.stderr)
+        sys.stderr.buffer.write(b"noise 9\\n")
+        return await super().execute_step(step)
+
+
+noisy = Scenario(world=Till, workflow=Noisy)
+"""
+
+
+@pytest.fixture
+def noise(proofs: Path) -> Path:
+    """Return the current folder, which also holds the module `noise`."""
+    (proofs / "noise.py").write_text(NOISE)
+    return proofs
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_steps_write_and_log_is_dropped_and_what_is_written_outside_of_them_is_not(
+    noise: Path, options: list[str]
+) -> None:
+    code, out, err = call(noise, "prove", "noise:noisy", "--budget", "20", *options)
+    assert (code, err.splitlines()) == (0, ["at import", "at exit", "at exit, printed"])
+    assert "noise" not in out
+    assert (noise / "log").read_text().splitlines() == ["at import", "at exit"]
+    assert ('"holds": true' if options else "Noisy: every one of ") in out
+
+
+def test_debug_shows_what_steps_write_and_log(noise: Path) -> None:
+    code, out, err = call(noise, "prove", "noise:noisy", "--schedule", "clean", "--debug")
+    shown = set(re.findall(r"noise \d", out + err))
+    assert (code, shown) == (0, {f"noise {number}" for number in range(1, 10)})
+
+
+def test_on_a_terminal_nothing_that_steps_write_stands_between_the_words_of_progress(noise: Path) -> None:
+    screen = Screen(noise, "prove", "noise:noisy", "--budget", "400")
+    assert screen.end() == 0
+    assert "noise" not in screen.shown
+    assert re.search(r"([\d,]+) of ([\d,]+) schedules, [\d,]+ a second\r +\r", screen.shown)
+    assert "\x1b[32mNoisy: every one of " in screen.shown
+
+
+def test_an_error_is_told_although_what_steps_write_is_dropped(noise: Path) -> None:
+    code, out, err = call(noise, "prove", "noise:noisy", "--schedule", "clean crash@999")
+    assert (code, out) == (2, "")
+    assert "error: The schedule 'clean crash@999' is of another scenario" in err
+    assert "noise" not in err
+
+
+@pytest.mark.usefixtures("proofs")
+@pytest.mark.parametrize("name", ["sale", "hasty", "made_of_nothing"])
+def test_streams_and_logging_are_afterwards_as_before(cli: Cli, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root.manager, "disable", 3)
+    before = (sys.stdout, sys.stderr)
+    cli("prove", f"proofs:{name}", "--budget", "5")
+    assert (sys.stdout, sys.stderr) == before
+    assert logging.root.manager.disable == 3
 
 
 def test_on_a_terminal_progress_is_one_line_that_goes_away(proofs: Path) -> None:

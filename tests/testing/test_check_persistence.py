@@ -1,6 +1,8 @@
 """The contract of a backend names what is wrong with a broken one, and finds nothing in a right one."""
 
 import asyncio
+import gc
+import inspect
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -258,6 +260,95 @@ async def test_each_check_has_names_of_its_own() -> None:
 async def test_a_factory_that_gives_no_backend_is_refused() -> None:
     with pytest.raises(WorkflowConfigurationError, match="gave dict .* has no append, read, delete. Give the backend"):
         await check_persistence(lambda name: {})  # type: ignore[arg-type,return-value]  # the mistake
+
+
+@pytest.mark.parametrize("patience", [0, -1, "a", None, True, float("nan"), float("inf"), 86_401])
+async def test_patience_is_a_number_of_seconds(patience: Any) -> None:
+    """A call of another process can be waited for by no more than some days."""
+    made: list[str] = []
+    with pytest.raises(WorkflowConfigurationError) as caught:
+        await check_persistence(made.append, patience=patience)  # type: ignore[arg-type]  # nothing is opened
+    assert str(caught.value) == (
+        f"The patience of check_persistence() is {patience!r}. Give a number of seconds, above 0, to 86,400."
+    )
+    assert made == []
+
+
+def no_name() -> Persistence:
+    raise AssertionError
+
+
+def two_names(name: str, folder: Path) -> Persistence:
+    raise AssertionError
+
+
+FUNCTION = "Give a function of the store's name, such as lambda name: MyStore(folder / name)."
+
+
+@pytest.mark.parametrize(
+    ("factory", "what"),
+    [
+        (None, "an object of type NoneType"),
+        ("stores", "an object of type str"),
+        (InMemoryPersistence(), "an object of type InMemoryPersistence"),
+        (no_name, "no_name, which cannot be called with a name: too many positional arguments"),
+        (two_names, "two_names, which cannot be called with a name: missing a required argument: 'folder'"),
+        (
+            partial(no_name),
+            "an object of type partial, which cannot be called with a name: too many positional arguments",
+        ),
+        (InMemoryPersistence, "InMemoryPersistence, which cannot be called with a name: too many positional arguments"),
+    ],
+)
+async def test_a_factory_takes_a_name(factory: Any, what: str) -> None:
+    with pytest.raises(WorkflowConfigurationError) as caught:
+        await check_persistence(factory)
+    assert str(caught.value) == f"check_persistence() takes a function that opens a store, not {what}. {FUNCTION}"
+
+
+async def test_a_coroutine_for_a_factory_is_refused() -> None:
+    with pytest.raises(WorkflowConfigurationError, match="not an object of type coroutine. Give a function"):
+        await check_persistence(awaited([], "w"))  # type: ignore[arg-type]  # the mistake
+    gc.collect()
+
+
+class Unwritable(InMemoryPersistence):
+    append: Any = 5
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (None, "gave NoneType for the store '.*', which has no append, read, delete. Give the backend, or an asyn"),
+        (Unwritable(), "gave Unwritable for the store '.*', which has no append. Give the backend, or an asynchrono"),
+        (Bare, "gave the class Bare for the store '.*'. Give an object of it."),
+    ],
+)
+async def test_what_has_not_the_methods_of_a_backend_is_refused(made: Any, message: str) -> None:
+    opened_stores: list[str] = []
+
+    def factory(name: str) -> Any:
+        opened_stores.append(name)
+        return made
+
+    with pytest.raises(WorkflowConfigurationError, match=f"^The factory {message}"):
+        await check_persistence(factory)
+    assert len(opened_stores) == 1
+
+
+async def test_a_factory_whose_parameters_nobody_knows_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of some functions that are written in C."""
+
+    class Stores:
+        def __getattr__(self, name: str) -> Persistence:
+            return InMemoryPersistence()
+
+    factory = partial(getattr, Stores())
+    with pytest.raises(ValueError, match="no signature found"):
+        inspect.signature(factory)
+    monkeypatch.setattr(check, "CLAUSES", check.CLAUSES[:2])
+    report = await check_persistence(factory, reopens=False)
+    assert [one.outcome for one in report.clauses] == ["held", "held"]
 
 
 async def test_what_a_factory_raises_is_raised() -> None:

@@ -5,13 +5,14 @@ That nothing was waited for in truth is counted, where an event loop waits: in i
 
 import asyncio
 import contextlib
+import gc
 import re
 import selectors
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +27,7 @@ from dotmac_workflows import (
     Runtime,
     SQLitePersistence,
     Workflow,
+    WorkflowConfigurationError,
     WorkflowExecutionError,
     WorkflowResult,
     WorkflowStatus,
@@ -349,11 +351,101 @@ def test_what_main_raises_is_raised(clock: FakeClock, error: BaseException) -> N
         clock.run(main())
 
 
+# What is refused. Warnings are errors, so that a coroutine that is left unawaited would fail a test.
+
+
 async def test_it_cannot_run_inside_of_a_loop_that_runs(clock: FakeClock) -> None:
-    main = asyncio.sleep(1)
     with pytest.raises(RuntimeError, match="running event loop"):
-        clock.run(main)
-    main.close()
+        clock.run(asyncio.sleep(1))
+    gc.collect()
+
+
+AWARE = r"Give an aware datetime, such as datetime\(2026, 1, 1, tzinfo=UTC\)\.$"
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (datetime(2026, 1, 1), r"FakeClock\(start=datetime.datetime\(2026, 1, 1, 0, 0\)\) has no time zone\. "),
+        (date(2026, 1, 1), r"FakeClock\(start=datetime.date\(2026, 1, 1\)\) is no datetime\. "),
+        ("2026-01-01", r"FakeClock\(start='2026-01-01'\) is no datetime\. "),
+        (1_767_225_600.0, r"FakeClock\(start=1767225600.0\) is no datetime\. "),
+        (None, r"FakeClock\(start=None\) is no datetime\. "),
+    ],
+)
+def test_it_begins_at_an_aware_instant_only(start: Any, what: str) -> None:
+    with pytest.raises(WorkflowConfigurationError, match=f"^{what}{AWARE}"):
+        FakeClock(start)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-5, "-5"),
+        (-1e-9, "-1e-09"),
+        ("x", "'x'"),
+        ("x" * 100, f"'{'x' * 76}..."),
+        (None, "None"),
+        (True, "True"),
+        (1j, "1j"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (float("-inf"), "-inf"),
+        (1e300, "1e+300"),
+        (10**400, "an int of 1,329 bits"),
+    ],
+)
+def test_it_advances_by_a_number_of_seconds_only(clock: FakeClock, seconds: Any, shown: str) -> None:
+    clock.advance(1)
+    with pytest.raises(WorkflowConfigurationError) as caught:
+        clock.advance(seconds)
+    assert str(caught.value) == (
+        f"FakeClock.advance() was given {shown}. Give a number of seconds, from 0 to 100,000,000,000."
+    )
+    assert (clock.monotonic(), clock.time_ns()) == (1, int(START.timestamp() + 1) * 10**9)
+
+
+def test_a_timedelta_is_refused_with_what_to_give_instead(clock: FakeClock) -> None:
+    week: Any = timedelta(days=7)
+    with pytest.raises(WorkflowConfigurationError, match=r"given datetime.timedelta\(days=7\)\. Give its \.total_s"):
+        clock.advance(week)
+    clock.advance(week.total_seconds())
+    assert clock.monotonic() == 7 * DAY
+
+
+@pytest.mark.parametrize("patience", ["x", -1, float("nan"), float("inf"), None, True, 86_401])
+def test_patience_is_a_number_of_seconds(clock: FakeClock, patience: Any) -> None:
+    """No selector waits for longer than some days."""
+    with pytest.raises(WorkflowConfigurationError) as caught:
+        clock.run(asyncio.sleep(1), patience=patience)
+    assert str(caught.value) == (
+        f"The patience of FakeClock.run() is {patience!r}. Give a number of seconds, from 0 to 86,400."
+    )
+    gc.collect()
+    with pytest.raises(WorkflowConfigurationError, match=r"timedelta\(seconds=1\)\. Give its \.total_seconds\(\)\.$"):
+        clock.run(asyncio.sleep(1), patience=timedelta(seconds=1))  # type: ignore[arg-type]  # the mistake
+    gc.collect()
+    assert clock.monotonic() == 0
+
+
+def test_it_runs_a_coroutine_only(clock: FakeClock) -> None:
+    async def main() -> None:
+        raise AssertionError
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    given: list[tuple[Any, str]] = [
+        (main, "function. Call it: run(main())."),
+        (partial(main), "partial. Call it: run(main())."),
+        (numbers(), "async_generator. Give what an async function returns when it is called."),
+        (None, "NoneType. Give what an async function returns when it is called."),
+        (5, "int. Give what an async function returns when it is called."),
+    ]
+    for wrong, what in given:
+        with pytest.raises(WorkflowConfigurationError) as caught:
+            clock.run(wrong)
+        assert str(caught.value) == f"FakeClock.run() takes a coroutine, not an object of type {what}"
 
 
 # Stores.

@@ -1,5 +1,6 @@
 """The pytest plugin: what somebody sees who has the package installed, in runs of pytest of their own."""
 
+import inspect
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dotmac_workflows.integrations import pytest_plugin
+from dotmac_workflows.testing import prove
 
 pytest_plugins = ["pytester"]
 
@@ -159,6 +161,25 @@ def test_options_have_the_last_word(run: Run) -> None:
     wrong = run(GOOD, "--prove-budget", "0")
     assert wrong.ret == pytest.ExitCode.USAGE_ERROR
     wrong.stderr.fnmatch_lines(["*--prove-budget: 0 is no number from 1*"])
+
+
+def test_the_fixture_takes_what_prove_takes() -> None:
+    """And its options mean the same where they are left out."""
+    taken = [
+        [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
+        for function in (pytest_plugin.Prove.__call__, prove)
+    ]
+    assert taken[0][0][0] == "self"
+    assert taken[0][1:] == taken[1]
+
+
+def test_progress_is_told_to_whoever_asks_for_it(run: Run) -> None:
+    run(
+        "def test_good(prove):\n    told = []\n"
+        "    report = prove(scenario(Good), progress=lambda *numbers: told.append(numbers))\n"
+        "    assert told == [(64 * n, planned) for n, (_, planned) in enumerate(told, 1)]\n"
+        "    assert told[-1][1] == report.schedules\n"
+    ).assert_outcomes(passed=1)
 
 
 def test_in_a_coroutine_of_pytest_asyncio(pytester: pytest.Pytester, run: Run) -> None:

@@ -3,6 +3,7 @@
 import getpass
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -48,6 +49,22 @@ class Named(NamedTuple):
     module: ModuleType
     found: Any
     """None: there is nothing of that name."""
+
+    def called(self) -> Any:
+        """Return what the function that was named makes, without arguments.
+
+        Raises:
+            CommandError: It raised, or wants arguments.
+        """
+        try:
+            made: Any = self.found()
+        except (Exception, SystemExit) as error:
+            raise CommandError(
+                f"{self.name} of {self.place} cannot be called: {said(error)}{_place(error)}."
+            ) from error
+        if inspect.iscoroutine(made):
+            made.close()  # else Python warns that nobody awaited it, beside the error that it is not what was wanted
+        return made
 
     def wrong(self, kind: str, known: Sequence[str], instead: str) -> CommandError:
         """Return an error that says that this is none of a kind, and what is; or else what to give instead."""

@@ -1,7 +1,7 @@
 """The command that proves a workflow: loads a scenario, shows how far it is, and tells what held or what broke."""
 
+import argparse
 import contextlib
-import io
 import time
 import traceback
 from typing import Any
@@ -11,6 +11,7 @@ from ..testing import prove as prove_scenario
 from .context import Context
 from .exits import DONE, FAILED
 from .loading import find
+from .quiet import can_be_quiet
 from .terminal import Styled, Terminal, clean, wrap
 
 _EVERY = 0.1  # seconds between two words of progress
@@ -18,22 +19,14 @@ _VALUES = 38  # the column where a report's values stand
 
 
 def prove(context: Context) -> int:
-    """Run a scenario under every schedule; what its steps print is dropped, unless ``--debug`` asks for it."""
+    """Run a scenario under every schedule; what its steps write is dropped, unless ``--debug`` asks for it."""
     arguments = context.arguments
-    scenario = _load_scenario(arguments.scenario)
-    progress = _Progress(context.progress)
-    out = context.out  # before what is printed goes elsewhere
-    printed = contextlib.nullcontext() if arguments.debug else contextlib.redirect_stdout(io.StringIO())
+    out, shown = context.out, context.progress  # before others see other streams
     try:
-        with printed:
-            report = prove_scenario(
-                scenario,
-                budget=arguments.budget,
-                seed=arguments.seed,
-                only=arguments.schedule,
-                without=arguments.without,
-                progress=progress.tell,
-            )
+        with can_be_quiet() as quiet:
+            scenario = _load_scenario(arguments.scenario)
+            with contextlib.nullcontext() if arguments.debug else quiet():
+                report = _proved(scenario, arguments, _Progress(shown))
     except ProofError as error:
         if arguments.json:
             context.print_json(_failure(error))
@@ -51,11 +44,22 @@ def prove(context: Context) -> int:
     return DONE
 
 
+def _proved(scenario: Scenario[Any], arguments: argparse.Namespace, progress: "_Progress") -> Report:
+    return prove_scenario(
+        scenario,
+        budget=arguments.budget,
+        seed=arguments.seed,
+        only=arguments.schedule,
+        without=arguments.without,
+        progress=progress.tell,
+    )
+
+
 def _load_scenario(spec: str) -> Scenario[Any]:
     named = find(spec, "SCENARIO", "tests.proofs:order")
     found = named.found
     if callable(found) and not isinstance(found, type):
-        found = found()
+        found = named.called()
     if isinstance(found, Scenario):
         return found
     known = [name for name, value in vars(named.module).items() if isinstance(value, Scenario)]

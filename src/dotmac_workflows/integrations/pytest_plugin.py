@@ -10,7 +10,7 @@ into a JUnit file.
 
 import argparse
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +57,7 @@ class Prove:
         seed: int = 0,
         only: str | None = None,
         without: Collection[str] = (),
+        progress: Callable[[int, int], object] | None = None,
     ) -> "Report":
         """Run a scenario under every schedule; see `dotmac_workflows.testing.prove`."""
         __tracebackhide__ = True
@@ -64,7 +65,7 @@ class Prove:
 
         asked: dict[str, Any] = {"budget": budget, "seed": seed, "only": only} | self._options
         try:
-            report = prove(scenario, without=without, **asked)
+            report = prove(scenario, without=without, progress=progress, **asked)
         except ProofError as error:
             again = ["pytest", self._test.nodeid, "--prove-schedule", error.schedule]
             error.add_note(f"In pytest:  {shlex.join(again)}")

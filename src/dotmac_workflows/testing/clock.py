@@ -5,11 +5,14 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from ..errors import WorkflowConfigurationError
 from ._jumping_loop import JumpingLoop
+from ._seconds import DAY, check_seconds, shown
 
 Result = TypeVar("Result")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST = 100_000_000_000  # seconds at once: three thousand years
 
 
 class FakeClock:
@@ -19,12 +22,24 @@ class FakeClock:
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        """Begin at an aware instant."""
-        self._time_ns = (start - _EPOCH) // timedelta(microseconds=1) * 1000
+        """Begin at an instant.
+
+        Args:
+            start: An aware datetime.
+
+        Raises:
+            WorkflowConfigurationError: It is none, or has no time zone.
+        """
+        self._time_ns = _nanoseconds(start)
         self._monotonic = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, on both clocks. Inside `run`, timers that are due by then run as soon as the caller waits."""
+        """Let time pass, on both clocks. Inside `run`, timers that are due by then run as soon as the caller waits.
+
+        Raises:
+            WorkflowConfigurationError: That is no number of seconds, or a negative one: no clock goes back.
+        """
+        check_seconds("FakeClock.advance() was given", seconds, _MOST)
         self._time_ns += round(seconds * 1_000_000_000)
         self._monotonic += seconds
 
@@ -48,9 +63,10 @@ class FakeClock:
         an ``asyncio.timeout`` around what could.
 
         Args:
-            main: What to run. When it is done, tasks that are left are cancelled.
+            main: What to run. When it is done, tasks that are left are cancelled. If `run` refuses, it is closed.
             patience: How long an answer from anything else outside may take, in real seconds: from a thread or a
                 process of your own, or over a socket. Before each jump that long is waited, if there is any such thing.
+                From 0, for no patience, to a day.
 
         Returns:
             What the coroutine returned.
@@ -58,13 +74,39 @@ class FakeClock:
         Raises:
             RuntimeError: Everything waits and nothing is ever due: the message says where each task waits. Or an
                 event loop runs already.
+            WorkflowConfigurationError: `main` is no coroutine, or the patience no such number.
         """
-        if _is_in_a_loop():
-            raise RuntimeError(
-                "FakeClock.run() cannot be called from a running event loop: call it where none runs yet"
-            )
+        try:
+            _check_run(main, patience)
+        except Exception:
+            if isinstance(main, Coroutine):
+                main.close()  # else Python warns that nobody awaited it, beside the error that says why
+            raise
         with asyncio.Runner(loop_factory=lambda: JumpingLoop(self, patience)) as runner:
             return runner.run(main)
+
+
+def _nanoseconds(start: object) -> int:
+    if not isinstance(start, datetime):
+        wrong = "is no datetime"
+    elif start.utcoffset() is None:
+        wrong = "has no time zone"
+    else:
+        return (start - _EPOCH) // timedelta(microseconds=1) * 1000
+    raise WorkflowConfigurationError(
+        f"FakeClock(start={shown(start)}) {wrong}. Give an aware datetime, such as datetime(2026, 1, 1, tzinfo=UTC)."
+    )
+
+
+def _check_run(main: object, patience: object) -> None:
+    if not isinstance(main, Coroutine):
+        instead = "Call it: run(main())" if callable(main) else "Give what an async function returns when it is called"
+        raise WorkflowConfigurationError(
+            f"FakeClock.run() takes a coroutine, not an object of type {type(main).__name__}. {instead}."
+        )
+    check_seconds("The patience of FakeClock.run() is", patience, DAY)
+    if _is_in_a_loop():
+        raise RuntimeError("FakeClock.run() cannot be called from a running event loop: call it where none runs yet")
 
 
 def _is_in_a_loop() -> bool:

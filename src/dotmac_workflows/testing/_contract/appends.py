@@ -2,7 +2,7 @@
 
 import inspect
 
-from ...persistence import Checks, Persistence, Queries
+from ...persistence import Checks, Queries
 from ...status import WorkflowStatus
 from .bench import Bench, attempt, together
 from .clause import Clause, clause
@@ -51,8 +51,8 @@ async def capabilities_are_whole(bench: Bench) -> None:
             f"{other} where there is {one}",
             f"{type(backend).__name__} has {one} and no {other}",
         )
-    for kind, names in ((Persistence, "append read delete"), (Queries, "find"), (Checks, "check")):
-        for name in names.split() if isinstance(backend, kind) else ():
+    for kind, name in ((Queries, "find"), (Checks, "check")):
+        if isinstance(backend, kind):
             holds(callable(getattr(backend, name)), f"{name} to be a method", f"it is {getattr(backend, name)!r}")
     read = backend.read("w")
     awaitable = inspect.isawaitable(read)

@@ -21,6 +21,31 @@ _SHOWN = 12  # calls in a message
 NO_ANSWER = "has not come back"
 
 
+def check_factory(factory: object) -> None:
+    """Refuse what cannot be called with the name of a store.
+
+    Raises:
+        WorkflowConfigurationError: It cannot.
+    """
+    what = getattr(factory, "__name__", "") if callable(factory) else ""
+    what = what or f"an object of type {type(factory).__name__}"
+    if callable(factory):
+        try:
+            inspect.signature(factory).bind("name")
+        except ValueError:  # nobody knows what it takes, as of some that are written in C
+            return
+        except TypeError as error:
+            what += f", which cannot be called with a name: {error}"
+        else:
+            return
+    elif inspect.iscoroutine(factory):
+        factory.close()  # else Python warns that nobody awaited it, beside the error that says why
+    raise WorkflowConfigurationError(
+        f"check_persistence() takes a function that opens a store, not {what}. Give a function of the store's name, "
+        "such as lambda name: MyStore(folder / name)."
+    )
+
+
 @asynccontextmanager
 async def opened(factory: Factory, name: str) -> AsyncIterator[Persistence]:
     """Open a handle on the store of a name, by whatever the factory gives, and close it by whatever it has.
@@ -46,8 +71,12 @@ async def opened(factory: Factory, name: str) -> AsyncIterator[Persistence]:
 
 
 def _backend(made: object, name: str) -> Persistence:
-    if not isinstance(made, Persistence):
-        missing = [method for method in ("append", "read", "delete") if not hasattr(made, method)]
+    if isinstance(made, type):
+        raise WorkflowConfigurationError(
+            f"The factory gave the class {made.__name__} for the store {name!r}. Give an object of it."
+        )
+    missing = [method for method in ("append", "read", "delete") if not callable(getattr(made, method, None))]
+    if missing or not isinstance(made, Persistence):
         raise WorkflowConfigurationError(
             f"The factory gave {type(made).__name__} for the store {name!r}, which has no {', '.join(missing)}. Give "
             "the backend, or an asynchronous context manager that gives it."

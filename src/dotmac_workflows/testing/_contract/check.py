@@ -4,8 +4,9 @@ import asyncio
 import secrets
 
 from ...persistence import Checks, Leases, Queries
+from .._seconds import DAY, check_seconds
 from . import appends, cancellation, concurrency, leases, queries, refusals, stores
-from .bench import NO_ANSWER, Bench, Factory, opened
+from .bench import NO_ANSWER, Bench, Factory, check_factory, opened
 from .clause import Clause
 from .comparing import Broken, Hang, describe_error
 from .killed import NotStartedError, can_be_sent
@@ -50,15 +51,18 @@ async def check_persistence(factory: Factory, *, reopens: bool = True, patience:
             is also handed to processes that are then killed.
         reopens: Whether a name opens the same store again. False for a backend that lives in its object alone, such as
             `InMemoryPersistence`; what needs a second handle is not checked then.
-        patience: How long one call of the backend may take, in seconds, before it is taken to hang.
+        patience: How long one call of the backend may take, in seconds, before it is taken to hang: above 0, to a day.
 
     Returns:
         What was checked, by how many calls, and what was not applicable.
 
     Raises:
         PersistenceContractError: A clause does not hold; lists all that do not.
-        WorkflowConfigurationError: The factory gives no backend.
+        WorkflowConfigurationError: The factory takes no name or gives no backend, or the patience is no such number.
+            Nothing was checked.
     """
+    check_factory(factory)
+    check_seconds("The patience of check_persistence() is", patience, DAY, above_zero=True)
     prefix = f"contract_{secrets.token_hex(4)}"
     async with opened(factory, f"{prefix}_0") as backend:
         name = type(backend).__name__
