@@ -64,10 +64,7 @@ def _other_data(ending: Ending, expected: Ending, again: set[str]) -> Finding | 
         if step in again:
             return None
         if brings != should:
-            lines = []
-            for place, one, other in differences(brings, should):
-                lines += [f"the data of {step!r} has  {place} {one}", f"and should have  {place} {other}"]
-            return Finding("data", lines)
+            return Finding("data", _shown(brings, should, f"the data of {step!r} shows"))
     return None
 
 
@@ -123,11 +120,11 @@ def _status(ending: Ending) -> str:
     return f"{ending.status}{undone}"
 
 
-def _shown(shows: object, should: object) -> list[str]:
+def _shown(shows: object, should: object, what: str = "the world shows") -> list[str]:
     lines = []
     for place, one, other in differences(shows, should):
         where = f"{place} is " if place else ""
-        lines += [f"the world shows  {where}{one}", f"and should show  {where}{other}"]
+        lines += [f"{what}  {where}{one}", f"and should show  {where}{other}"]
     return lines
 
 

@@ -138,9 +138,8 @@ class Process:
 
     async def renew(self, workflow_id: str, token: str, expires_at: int) -> int:
         """See `Leases.renew`."""
-        self.must_live()
-        if self.frozen:
-            raise ConcurrencyError("A frozen process renews nothing.", workflow_id=workflow_id)
+        if self.frozen or self.dead:
+            raise ConcurrencyError("A process that is frozen or dead renews nothing.", workflow_id=workflow_id)
         return await self.stage.store.renew(workflow_id, token, expires_at)
 
 

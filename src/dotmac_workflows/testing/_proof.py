@@ -442,13 +442,15 @@ class Proof(Generic[W]):
         """Tell whether a world differs only because a step ran later, which being slow would have done as well.
 
         It is not so where the step that the crash hit had its effect, and changes it when it runs again at a later
-        time, whatever comes behind it.
+        time, whatever comes behind it. Single crashes show that.
         """
         gone = not schedule.kinds().isdisjoint({"crash", "freeze"})
         if finding.kind not in ("world", "data") or not gone or not self._outage:
             return False
         if await self._finding(schedule, expected, outage=0.0) is not None:
             return False
+        if len(schedule.faults) > 1:
+            return True
         again = await self._finding(schedule, expected, only_again=True)
         return again is None or not again[0].hit_after_an_effect
 
@@ -459,7 +461,7 @@ class Proof(Generic[W]):
         for fault in schedule.faults if len(schedule.faults) > 1 else ():
             shorter = schedule.struck_by(*(other for other in schedule.faults if other != fault))
             found = await self._finding(shorter, expected)
-            if found is not None:
+            if found is not None and not await self._was_only_later(shorter, found[1], expected):
                 return await self._found(shorter, found[0], found[1], expected)
         timeline: list[str] = []
         again = await self._finding(schedule, expected, tell=timeline.append)
