@@ -435,7 +435,10 @@ class Proof(Generic[W]):
 
     async def _hold(self, schedule: Schedule, stage: Stage[W], ending: Ending, expected: Ending | None) -> None:
         finding = hold(schedule, ending, expected, stage)
-        if finding is not None and not await self._was_only_later(schedule, finding, expected):
+        if finding is None:
+            return
+        await self._see_that_it_is_the_same(schedule, finding, expected)
+        if not await self._was_only_later(schedule, finding, expected):
             raise await self._found(schedule, stage, finding, expected)
 
     async def _was_only_later(self, schedule: Schedule, finding: Finding, expected: Ending | None) -> bool:
@@ -464,13 +467,23 @@ class Proof(Generic[W]):
             if found is not None and not await self._was_only_later(shorter, found[1], expected):
                 return await self._found(shorter, found[0], found[1], expected)
         timeline: list[str] = []
-        again = await self._finding(schedule, expected, tell=timeline.append)
-        if again is None or again[1].kind != finding.kind:
-            now = again[1] if again is not None else "nothing was wrong"
-            raise _not_the_same(schedule, f"{finding}; when it was run again, {now}")
+        await self._see_that_it_is_the_same(schedule, finding, expected, tell=timeline.append)
         crashed = any(fault.kind == "crash" for fault in schedule.faults)
         by_clock = crashed and bool(self._outage) and await self._finding(schedule, expected, outage=0.0) is None
         return explain(self._name, schedule, stage, finding, timeline, by_clock=by_clock)
+
+    async def _see_that_it_is_the_same(
+        self, schedule: Schedule, finding: Finding, expected: Ending | None, **options: Any
+    ) -> None:
+        """Refuse a finding that another run of the same schedule does not come to.
+
+        Raises:
+            WorkflowConfigurationError: With both.
+        """
+        again = await self._finding(schedule, expected, **options)
+        if again is None or again[1].kind != finding.kind:
+            now = again[1] if again is not None else "nothing was wrong"
+            raise _not_the_same(schedule, f"{finding}; when it was run again, {now}")
 
     async def _finding(
         self, schedule: Schedule, expected: Ending | None, **options: Any
