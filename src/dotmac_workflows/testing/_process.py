@@ -114,7 +114,7 @@ class Process:
         stage = self.stage
         self.must_live()
         events = stage.decoded(records)
-        await stage.decision_under_way(self, events)
+        await stage.people.decide(events)
         await stage.point(self, Place("before", "append", "", events))
         await stage.store.append(workflow_id, records, expected_version=expected_version, header=header, lease=lease)
         if lease is not None:

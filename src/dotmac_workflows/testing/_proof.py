@@ -12,23 +12,22 @@ Rounds that are larger than what the budget leaves are sampled, by the seed, and
 """
 
 import asyncio
-import importlib.util
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, get_args
 
 from .._core.events import ApprovalRequested, Event, RollbackStepStarted, StepStarted
 from ..errors import WorkflowConfigurationError
 from ..status import WorkflowStatus
+from ._advice import explain
 from ._effects import Watch
-from ._findings import Finding, explain, hold
+from ._findings import Finding, hold
 from ._process import Broken, Ending, Place
 from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, FaultKind, Schedule, parse
 from ._stage import Stage
-from .clock import FakeClock
+from ._time import ProofTime, wall_clock
 from .report import ProofError, Report, Round
 from .scenario import Scenario
 
@@ -76,20 +75,6 @@ class Options(NamedTuple):
 
 def _wrong(what: str, remedy: str) -> WorkflowConfigurationError:
     return WorkflowConfigurationError(f"prove(): {what}. {remedy}.")
-
-
-class ProofTime(FakeClock):
-    """The virtual time of a proof; tells who wants to know when it moves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moved: Callable[[], None] | None = None
-
-    def advance(self, seconds: float) -> None:
-        """See `FakeClock.advance`."""
-        super().advance(seconds)
-        if self.moved is not None:
-            self.moved()
 
 
 class Stopped(BaseException):
@@ -521,7 +506,7 @@ def _shares(left: int, wanted: Sequence[int]) -> list[int]:
 
 def _missing(schedule: Schedule, stage: Stage[Any]) -> str:
     """Return what of a schedule did not come to pass, as a text; a process that nothing woke wakes at the end."""
-    parts = [departure for departure in schedule.departures if departure not in stage.happened]
+    parts = [departure for departure in schedule.departures if departure not in stage.people.happened]
     faults = [fault for fault in schedule.faults if fault not in stage.struck and fault.kind != "wake"]
     return ", ".join(map(str, [*parts, *faults]))
 
@@ -531,19 +516,3 @@ def _not_the_same(schedule: Schedule, what: str) -> WorkflowConfigurationError:
         f"The scenario is not the same twice: under the schedule {str(schedule)!r}, {what}. Make all that it starts "
         "from the same each time: no random numbers, no order that threads decide, nothing global."
     )
-
-
-def wall_clock() -> Any:
-    """Return what sets the time that the whole process sees, where that can be had."""
-    if importlib.util.find_spec("time_machine") is None:
-        return RuntimeClockOnly()
-    from ._wall_clock import WallClock
-
-    return WallClock()
-
-
-class RuntimeClockOnly(nullcontext[None]):
-    """Leaves the time of the process alone: only ``Runtime.clock`` is virtual."""
-
-    covers_everything = False
-    set = None

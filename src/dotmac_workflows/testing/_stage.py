@@ -12,17 +12,12 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .._core import codec
 from .._core.events import (
-    ApprovalRequested,
-    Approved,
-    CancelRequested,
     Event,
-    Rejected,
     RollbackOutcome,
-    RollbackRetried,
     StepOutcome,
     WorkflowStarted,
     new_event,
@@ -39,14 +34,14 @@ from ..errors import (
     WorkflowExecutionError,
 )
 from ..persistence import InMemoryPersistence, Record
-from ..status import WorkflowStatus
 from . import _words as words
 from ._effects import Watch
 from ._judge import Effect, Judge, Violation
 from ._jumping_loop import place_of
+from ._people import People
 from ._picture import picture
-from ._process import APPROVER, OTHER, WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock
-from ._schedule import GATES, Departure, DepartureKind, Fault, Schedule
+from ._process import WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock
+from ._schedule import Fault, Schedule
 from ._steps import Steps
 from .scenario import Scenario
 
@@ -65,9 +60,6 @@ class Sleeper(NamedTuple):
     process: Process
     task: "asyncio.Task[object]"
     thawed: "asyncio.Future[None]"
-
-
-Verb: TypeAlias = tuple[str, Callable[[Workflow], Awaitable[object]]]
 
 
 class Stage(Generic[W]):
@@ -138,11 +130,9 @@ class Stage(Generic[W]):
         self._process: Process | None = None
         """The one whose points count."""
         self._processes = 0
-        self.happened: set[Departure] = set()
-        """The departures that came to pass."""
+        self.people: People[W] = People(self)
         self._froze: asyncio.Future[asyncio.Future[None]] | None = None
         self._sleepers: list[Sleeper] = []
-        self._loser_told = False
         self._woke = False
         """Whether the frozen process went on while the verb at hand was under way, and may have come first."""
         self._runtimes: list[tuple[Runtime, Runtime]] = []
@@ -191,59 +181,12 @@ class Stage(Generic[W]):
 
     async def _to_the_end(self) -> None:
         for _ in range(_MOST_VERBS):
-            verb = self._next_verb()
+            verb = self.people.next_verb(self._processes)
             if verb is None:
                 return
             self._process = self.new_process()
             await self._live(self._process, *verb)
         raise Broken(f"the run did not end: it is {self.state.status} after {_MOST_VERBS} verbs")
-
-    def _next_verb(self) -> Verb | None:
-        """Return what somebody does next; None: nobody does anything more."""
-        state = self.state
-        match state.status:
-            case WorkflowStatus.PENDING | WorkflowStatus.RUNNING:
-                # Whoever comes next may call either; each second process does the other.
-                if state.plan is not None and self._processes % 2:
-                    return "resume()", Workflow.resume
-                return "execute()", Workflow.execute
-            case WorkflowStatus.PAUSED:
-                return "resume()", Workflow.resume
-            case WorkflowStatus.WAITING_APPROVAL:
-                return self._decision()
-        retried = any(isinstance(event, RollbackRetried) for event in self.events)
-        failed = self.departure(("undo-fails",)) or any(fault.kind == "disconnect" for fault in self.struck)
-        if state.rollback_status == "incomplete" and failed and not retried:
-            return "retry_rollback()", Workflow.retry_rollback
-        return None
-
-    def _decision(self) -> Verb:
-        departure = self._gate()
-        approval = self.scenario.approval
-        match departure.kind if departure else None:
-            case "reject" | "approve-first":
-                return "reject_and_cancel()", lambda workflow: workflow.reject_and_cancel(actor=APPROVER)
-            case "cancel-at":
-                return "cancel()", lambda workflow: workflow.cancel(actor=APPROVER)
-            case "approve-only":
-                return "approve()", lambda workflow: workflow.approve(approval, actor=APPROVER)
-            case "approve-twice":
-                return "approve_and_continue(), twice", self._approve_twice
-            case _:
-                return (
-                    "approve_and_continue()",
-                    lambda workflow: workflow.approve_and_continue(approval, actor=APPROVER),
-                )
-
-    async def _approve_twice(self, workflow: Workflow) -> None:
-        approval = self.scenario.approval
-        await workflow.approve_and_continue(approval, actor=APPROVER)
-        await workflow.approve(approval, actor=APPROVER)
-        try:
-            await self.make(self.new_process()).approve(approval, actor=OTHER)
-        except AlreadyDecidedError:
-            return
-        raise Broken(f"{OTHER} approved a gate that {APPROVER} had approved, and was not told so")
 
     async def _live(self, process: Process, name: str, verb: Callable[[Workflow], Awaitable[object]]) -> None:
         """Have a process call a verb, and come to its end one way or another."""
@@ -256,9 +199,8 @@ class Stage(Generic[W]):
             else:
                 await self._patiently(workflow, verb)
         except AlreadyDecidedError as error:
-            if self.departure(("reject-first", "approve-first")) not in self.happened:
+            if not self.people.was_told_that_somebody_was_faster():
                 raise Broken(f"{name} raised {words.error(error)}", error) from error
-            self._loser_told = True
             self.say("    is told that somebody else decided first")
         except BaseException as error:
             if self._woke and isinstance(error, _OVERTAKEN):
@@ -350,9 +292,8 @@ class Stage(Generic[W]):
                 self._broken = self._broken or violation
         if self._broken is not None:
             raise Broken(f"the engine broke a promise of its own: {self._broken}", self._broken)
-        race = self.departure(("reject-first", "approve-first"))
-        if race in self.happened and not self._loser_told and not self.schedule.faults:
-            raise Broken("two decided one gate, and nobody was told that somebody else came first")
+        if not self.schedule.faults:
+            self.people.see_that_the_loser_was_told()
         if self.scenario.check is not None:
             workflow = self.make(self.new_process())
             await Verbs(workflow).attach()
@@ -504,25 +445,6 @@ class Stage(Generic[W]):
             if (line := words.fact(event)) is not None:
                 self.say(f"    recorded: {line}")
 
-    async def decision_under_way(self, process: Process, events: list[Event]) -> None:
-        """A decision is about to be recorded: where the schedule says so, somebody else is faster."""
-        race = self._gate()
-        if race is None or not any(isinstance(e, Approved | Rejected | CancelRequested) for e in events):
-            return
-        if race in self.happened:
-            return
-        self.happened.add(race)
-        if race.kind not in ("reject-first", "approve-first"):
-            return
-        rival = self.new_process()
-        workflow = self.make(rival)
-        if race.kind == "reject-first":
-            self.say(f"process {rival.number}: reject(), at the same time")
-            await workflow.reject(actor=OTHER)
-        else:
-            self.say(f"process {rival.number}: approve(), at the same time")
-            await workflow.approve(self.scenario.approval, actor=OTHER)
-
     def acted(self, process: Process, context: StepContext) -> None:
         """The user's code is called."""
         self.acts.append((process, context))
@@ -569,20 +491,6 @@ class Stage(Generic[W]):
     def run_id(self) -> str | None:
         """The id of the run; None: it was not recorded yet."""
         return self.state.plan.run_id if self.state.plan else None
-
-    def departure(self, kinds: Sequence[DepartureKind], step: str | None = None, visit: int = 1) -> Departure | None:
-        for departure in self.schedule.departures:
-            if departure.kind in kinds and (step is None or (departure.step, departure.visit) == (step, visit)):
-                return departure
-        return None
-
-    def _gate(self) -> Departure | None:
-        """Return how the schedule departs at the gate that is open."""
-        step = self.state.pending_step
-        if step is None:
-            return None
-        opened = sum(isinstance(e, ApprovalRequested) and e.step == step for e in self.events)
-        return self.departure(GATES, step, opened)
 
     def say(self, line: str) -> None:
         """Add a line to the timeline."""

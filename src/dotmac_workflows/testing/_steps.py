@@ -8,8 +8,8 @@ from ..result import WorkflowResult
 from . import _words as words
 from ._effects import listener
 from ._picture import picture, short
-from ._process import OTHER, Call, Place, Process
-from ._schedule import STEPS, Departure
+from ._process import Call, Place, Process
+from ._schedule import STEPS
 
 if TYPE_CHECKING:
     from ._stage import Stage
@@ -38,19 +38,19 @@ class Steps:
     async def _execute(
         self, process: Process, context: StepContext, code: Callable[[str], Awaitable[WorkflowResult]]
     ) -> WorkflowResult:
-        stage, step = self._stage, context.step
+        stage, people, step = self._stage, self._stage.people, context.step
         await stage.point(process, Place("before", "step", step))
         stage.acted(process, context)
-        departure = stage.departure(STEPS, step, context.visit)
-        first_time = departure not in stage.happened
+        departure = people.departure(STEPS, step, context.visit)
+        first_time = departure not in people.happened
         if departure is not None:
-            stage.happened.add(departure)
+            people.happened.add(departure)
         if departure is not None and departure.kind == "fail":
             stage.say(f"    step {step!r} fails, as the schedule says")
             result = WorkflowResult(False, step, error="injected_failure", message="prove() had this step fail.")
         else:
             if departure is not None and first_time:
-                await self._interfere(departure)
+                await people.interfere(departure)
             result = await self._call(process, context, code)
             await stage.has_acted()
         await stage.point(process, Place("after", "step", step))
@@ -59,12 +59,12 @@ class Steps:
     async def _rollback(
         self, process: Process, context: StepContext, code: Callable[[str], Awaitable[WorkflowResult | None]]
     ) -> WorkflowResult | None:
-        stage, step = self._stage, context.step
+        stage, people, step = self._stage, self._stage.people, context.step
         await stage.point(process, Place("before", "rollback", step))
         stage.acted(process, context)
-        departure = stage.departure(("undo-fails",), step, context.visit)
+        departure = people.departure(("undo-fails",), step, context.visit)
         if departure is not None:
-            stage.happened.add(departure)
+            people.happened.add(departure)
             stage.say(f"    the rollback of {step!r} fails, as the schedule says")
             why = "prove() had this rollback fail once."
             result: WorkflowResult | None = WorkflowResult(
@@ -92,14 +92,6 @@ class Steps:
             raise
         finally:
             listener.reset(token)
-
-    async def _interfere(self, departure: Departure) -> None:
-        """Have somebody else pause or cancel the run at this moment."""
-        stage = self._stage
-        outside = stage.new_process()
-        stage.say(f"process {outside.number}: {departure.kind}(), while {departure.step!r} runs")
-        workflow = stage.make(outside)
-        await (workflow.pause if departure.kind == "pause" else workflow.cancel)(actor=OTHER)
 
 
 class Calls:
