@@ -313,48 +313,66 @@ class Proof(Generic[W]):
     # The rounds with faults.
 
     async def _strike(self) -> None:
-        crashes: list[_Strike] = [
-            (course, (Fault("crash", point),)) for course in self._courses for point in range(len(course.places))
-        ]
-        rivals: list[_Strike] = [
-            (course, (Fault("rival", point),)) for course in self._courses for point in _waits(course.places)
-        ]
+        calls, crashes, rivals = self._calls(), self._crashes(), self._rivals()
+        # What is rarer is not starved by what is simpler.
+        first = _shares(self._budget - self._budget // 4, [len(calls), len(crashes)])
+        self._planned = self._played + sum(first)
+        await self._round("a call that fails", calls, first[0])
+        await self._round("one crash", crashes, first[1])
+        freezes, pairs = self._freezes(), self._pairs()
+        then = _shares(self._budget - sum(first), [len(rivals), len(freezes), len(pairs)])
+        self._planned = self._played + sum(then)
+        exact = first[1] == len(crashes)
+        await self._round("a rival", rivals, then[0])
+        await self._round("a frozen process", freezes, then[1], exact=exact)
+        await self._round("two crashes", pairs, then[2], exact=exact)
+
+    def _calls(self) -> list[_Strike]:
+        """Return each call of a step in a clean run, and of a rollback in a run that undoes the most, failing."""
+        if "disconnect" in self._without:
+            return []
         clean, deepest = self._courses[0], self._deepest()
-        calls: list[_Strike] = [
+        return [
             (course, (Fault("disconnect", point),))
             for course in ([clean] if deepest is clean else [clean, deepest])
             for point, place in enumerate(course.places)
             if (place.when, place.what) == ("before", "call") and (course is clean or place.undoes)
         ]
-        left = self._budget
-        # What is rarer is not starved by what is simpler.
-        single = _shares(left - left // 4, [len(calls), len(crashes)])
-        self._planned = self._played + sum(single)
-        left -= await self._round("a call that fails", "disconnect", calls, single[0])
-        left -= await self._round("one crash", "crash", crashes, single[1])
-        # What a frozen process does after a cancel, which runs nothing again, no key can make harmless: left out.
-        freezes: list[_Strike] = [
+
+    def _crashes(self) -> list[_Strike]:
+        if "crash" in self._without:
+            return []
+        return [(course, (Fault("crash", point),)) for course in self._courses for point in range(len(course.places))]
+
+    def _rivals(self) -> list[_Strike]:
+        if "rival" in self._without:
+            return []
+        return [(course, (Fault("rival", point),)) for course in self._courses for point in _waits(course.places)]
+
+    def _freezes(self) -> list[_Strike]:
+        """Return what single crashes showed that a frozen process can meet.
+
+        What one does after a cancel, which runs nothing again, no key can make harmless: left out.
+        """
+        if "freeze" in self._without:
+            return []
+        return [
             (struck.course, (Fault("freeze", struck.point), Fault("wake", wake)))
             for struck in self._struck
             if struck.point in _waits(struck.course.places) and "cancel" not in struck.course.schedule.kinds()
             for wake in [*struck.waits, struck.points + 1]
         ]
-        pairs: list[_Strike] = [
+
+    def _pairs(self) -> list[_Strike]:
+        if "pair" in self._without:
+            return []
+        return [
             (struck.course, (Fault("crash", struck.point), Fault("crash", second)))
             for struck in self._struck
             for second in range(struck.point + 1, struck.points)
         ]
-        # What is left is shared so that none of these rounds starves.
-        shares = _shares(left, [len(rivals), len(freezes), len(pairs)])
-        self._planned = self._played + sum(shares)
-        exact = single[1] == len(crashes)
-        await self._round("a rival", "rival", rivals, shares[0])
-        await self._round("a frozen process", "freeze", freezes, shares[1], exact=exact)
-        await self._round("two crashes", "pair", pairs, shares[2], exact=exact)
 
-    async def _round(self, name: str, kind: str, strikes: list[_Strike], share: int, *, exact: bool = True) -> int:
-        if kind in self._without or (kind == "pair" and "crash" in self._without):
-            return 0
+    async def _round(self, name: str, strikes: list[_Strike], share: int, *, exact: bool = True) -> None:
         total = len(strikes)
         if total > share:
             chosen = sorted(self._chance.sample(range(total), share))
@@ -362,13 +380,12 @@ class Proof(Generic[W]):
         for course, faults in strikes:
             stage = await self._play(course, course.schedule.struck_by(*faults))
             self._see_that_it_came_to_pass(stage)
-            self._hit.add((course.schedule, faults[0].point))
-            if kind == "crash":
-                point, places = faults[0].point, stage.places
-                self._struck.append(_Struck(course, point, len(places), _waits(places, point)))
-        if strikes or total:
+            point = faults[0].point
+            self._hit.add((course.schedule, point))
+            if len(faults) == 1 and faults[0].kind == "crash":
+                self._struck.append(_Struck(course, point, len(stage.places), _waits(stage.places, point)))
+        if total:
             self._rounds.append(Round(name, len(strikes), total, exact))
-        return len(strikes)
 
     @staticmethod
     def _see_that_it_came_to_pass(stage: Stage[W]) -> None:
