@@ -38,6 +38,7 @@ OPTIONS = (
     "-s",
     "-p",
     "no:cacheprovider",
+    "--assert=plain",  # where the library is a plugin's, pytest rewrites it, and nothing is what was compiled
     "-p",
     "no:faulthandler",
     "-W",
@@ -462,16 +463,13 @@ def exchange(loaded: dict[CodeType, list[FunctionType]], change: Change) -> str:
     pairs = list(_pairs(before, after))
     if any(_outside(old) != _outside(new) for old, new in pairs if not _is_function(old)):
         return "cold"
-    different = False
-    for old, new in pairs:
-        if old == new or not _is_function(old):
-            continue
-        different = True
-        for function in loaded.get(old, ()):
-            if len(old.co_freevars) != len(new.co_freevars):
-                return "cold"
-            function.__code__ = new
-    return "" if different else "same"
+    changed = [(old, new) for old, new in pairs if old != new and _is_function(old)]
+    functions = [(function, new) for old, new in changed for function in loaded.get(old, ())]
+    if changed and (not functions or any(len(old.co_freevars) != len(new.co_freevars) for old, new in changed)):
+        return "cold"
+    for function, new in functions:
+        function.__code__ = new
+    return "" if changed else "same"
 
 
 @cache
