@@ -36,6 +36,9 @@ def test_a_right_workflow_holds() -> None:
     assert report.not_covered == ()
 
 
+_NOT_PAID = "step_execution_error: Step 'ship' failed: AttributeError: 'Order' object has no attribute 'paid'"
+
+
 @pytest.mark.parametrize(
     ("fault", "schedule", "headline", "details", "advice"),
     [
@@ -73,7 +76,7 @@ def test_a_right_workflow_holds() -> None:
             "state",
             "clean",
             "In a clean run, where nothing strikes and every gate is approved.",
-            ("it ends failed", "and should end completed", "ship: failed (step_execution_error)"),
+            ("it ends failed", "and should end completed", _NOT_PAID),
             "Behind a gate, another process goes on. What a step keeps in the object is lost with the process",
         ),
         (
@@ -545,7 +548,7 @@ def test_the_report_is_a_table() -> None:
     report = prove(scenario(), budget=200, without=["clock"])
     totals = {round.name: f"{round.total:,}" for round in report.rounds}
     lines = str(report).splitlines()
-    assert lines[0].startswith("Order: every one of 222 schedules held (")
+    assert lines[0].startswith("Order: 222 schedules were run, and all held (")
     assert lines[1:9] == [
         "",
         "  courses without a fault         22",

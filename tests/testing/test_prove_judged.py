@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from typing import Any
@@ -238,7 +239,15 @@ def test_a_clean_run_that_fails_by_itself_is_not_told_of_lost_state() -> None:
             raise RuntimeError("no courier")
 
     error = found(Scenario(world=Shop, workflow=Failing))
-    assert error.details == ("it ends failed", "and should end completed", "ship: failed (step_execution_error)")
+    assert error.details[2] == "step_execution_error: Step 'ship' failed: RuntimeError: no courier"
+    assert error.advice == ""
+
+    class Refusing(Plain):
+        async def execute_step(self, step: str) -> WorkflowResult:
+            return WorkflowResult(False, step, error="out_of_stock", message="no antenna left")
+
+    error = found(Scenario(world=lambda: None, workflow=Refusing))
+    assert error.details == ("it ends failed", "and should end completed", "out_of_stock: no antenna left")
     assert error.advice == "If the run is meant to end so, say it: Scenario(..., ends=...)."
 
 
@@ -344,6 +353,32 @@ async def test_what_is_proved_proves_nothing() -> None:
 
     error = found(scenario(check=check))
     assert "prove() was called by what is being proved" in error.details[0]
+
+
+async def test_ctrl_c_ends_a_proof_that_blocks_an_event_loop() -> None:
+    checked: list[Shop] = []
+
+    def check(shop: Shop, order: Workflow) -> None:
+        checked.append(shop)
+        if len(checked) == 20:
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupted(*args: object) -> None:
+        assert blocked is not None
+        blocked.cancel()  # as asyncio does
+
+    blocked = asyncio.current_task()
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            prove(scenario(check=check))
+    finally:
+        signal.signal(signal.SIGINT, before)
+        assert blocked is not None
+        blocked.uncancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)  # the cancel is delivered at the next await as well
+    assert len(checked) < 5_000
 
 
 def test_what_other_threads_log_is_not_kept_back(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import copy
+import gc
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -173,6 +176,98 @@ def test_a_step_that_looks_whether_it_is_done_may_ask_for_something_else() -> No
     assert prove(of(Bank, pay), budget=100).schedules > 50
 
 
+def test_a_step_that_goes_on_where_it_stopped_asks_for_what_is_left() -> None:
+    class Pier:
+        def __init__(self) -> None:
+            self.shipped: dict[str, str] = {}
+            self.notes: list[str] = []
+
+        def ship(self, piece: str, key: str) -> None:
+            self.shipped.setdefault(piece, key)
+
+        def note(self, text: str) -> None:
+            pass
+
+    async def ship(run: Any, pier: Pier) -> None:
+        key = run.step_context.idempotency_key
+        for piece in "ab":
+            if piece not in pier.shipped:
+                pier.note(f"attempt {run.step_context.attempt} of {key}")
+                pier.ship(piece, f"{key}:{piece}")
+
+    assert prove(of(Pier, ship), budget=200, without=["disconnect"]).schedules > 100
+
+    async def ship_at_random(run: Any, pier: Pier) -> None:
+        pier.notes.append("one more")
+        pier.ship(str(len(pier.notes)), f"{run.step_context.idempotency_key}:1")
+
+    error = found(of(Pier, ship_at_random), only="clean crash@4")
+    assert error.advice.startswith("A step that runs again has to ask for the same")
+
+
+def test_what_says_which_attempt_it_is_may_differ() -> None:
+    async def count(run: Any, box: Box) -> dict[str, Any]:
+        await put(run, box)
+        return {"attempt": run.step_context.attempt}
+
+    assert prove(of(Box, count), budget=100).schedules > 50
+
+
+def test_data_that_differs_now_and_then_is_left_out_as_soon_as_it_does() -> None:
+    numbers = iter(range(10**9))
+
+    async def measure(run: Any, box: Box) -> dict[str, Any]:
+        await put(run, box)
+        return {"milliseconds": next(numbers) // 50}
+
+    async def go_on(run: Any, box: Box) -> None:
+        box.put("another", run.step_context.idempotency_key)
+
+    report = prove(of(Box, measure, go_on), budget=100, without=["fail", "cancel", "disconnect"])
+    assert "the data of measure: it is another in each run" in report.not_covered
+
+
+def test_a_step_may_call_another_one() -> None:
+    class Composed(Workflow):
+        def __init__(self, box: Box, workflow_id: str, persistence: Persistence) -> None:
+            super().__init__(workflow_id, ["both"], persistence=persistence)
+            self.box = box
+
+        async def execute_step(self, step: str) -> WorkflowResult:
+            if step == "both":
+                await self.execute_step("part")
+            else:
+                self.box.put("a thing", self.step_context.idempotency_key)
+            return WorkflowResult(True, step)
+
+    assert prove(Scenario(world=Box, workflow=Composed), budget=100).schedules > 50
+
+
+@pytest.mark.parametrize("make", [asyncio.Lock, asyncio.Queue, threading.Lock, asyncio.Event, lambda: float("nan")])
+def test_a_world_may_hold_what_has_no_value_of_its_own(make: Callable[[], Any]) -> None:
+    class Holding(Box):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = make()
+
+    assert prove(of(Holding, put), budget=50).schedules > 50
+
+
+def test_what_observe_returns_must_show_something() -> None:
+    with pytest.raises(WorkflowConfigurationError, match="observe returned None, which shows nothing"):
+        prove(of(Box, put, observe=lambda box: None))
+    with pytest.raises(WorkflowConfigurationError, match="observe returned a generator"):
+        prove(of(Box, put, observe=lambda box: (thing for thing in box.things)))
+    with pytest.raises(WorkflowConfigurationError, match="whatever the steps do, observe returns 5"):
+        prove(of(Box, put, observe=lambda box: 5))
+
+
+def test_one_world_for_all_is_told_of_as_that() -> None:
+    box = Box()
+    with pytest.raises(WorkflowConfigurationError, match="returned the same object twice: let it make a new one"):
+        prove(of(lambda: box, put, observe=lambda box: len(box._keys)))
+
+
 # What a check says, and what cannot be made.
 
 
@@ -189,6 +284,7 @@ def test_a_check_that_returns_no_is_one_that_fails() -> None:
         ({"workflow": "Order"}, "workflow is 'Order'. Give a function"),
         ({"observe": 3}, "observe is 3"),
         ({"check": True}, "check is True"),
+        ({"approval": "yes"}, "approval is 'yes'. Give the data that it brings"),
         ({"ends": "completed"}, "ends is 'completed'. Give a WorkflowStatus"),
     ],
 )
@@ -220,11 +316,8 @@ def test_a_workflow_that_cannot_be_made_is_told_with_its_schedule() -> None:
 
     error = found(Scenario(world=Box, workflow=make))
     assert (error.schedule, error.details) == ("clean crash@4", ("Scenario.workflow raised LookupError: not here",))
-    error = found(of(Box, put, observe=lambda box: box.things[0]))
-    assert (error.schedule, error.details[0]) == (
-        "clean",
-        "Scenario.observe raised IndexError: list index out of range",
-    )
+    with pytest.raises(WorkflowConfigurationError, match="Scenario.observe raised IndexError: list index out of range"):
+        prove(of(Box, put, observe=lambda box: box.things[0]))
 
 
 def test_a_world_may_be_an_async_context() -> None:
@@ -239,6 +332,39 @@ def test_a_world_may_be_an_async_context() -> None:
         left.append(box)
 
     assert prove(of(world, put), budget=9).schedules + 1 == len(left)
+
+
+class Door(Box):
+    """A context that does not open, or does not close."""
+
+    fault = ""
+
+    def __enter__(self) -> "Door":
+        if self.fault == "enter":
+            raise OSError("no database")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.fault == "leave":
+            raise OSError("no database")
+
+
+@pytest.mark.parametrize(("fault", "says"), [("enter", "entered"), ("leave", "left")])
+def test_a_context_that_cannot_be_entered_or_left_is_named(fault: str, says: str) -> None:
+    kind = type("Door", (Door,), {"fault": fault})
+    with pytest.raises(WorkflowConfigurationError, match=f"when what it returned was {says}, raised OSError: no datab"):
+        prove(of(kind, put))
+
+
+def test_a_world_may_answer_to_every_name() -> None:
+    class Proxy:
+        def __init__(self) -> None:
+            self.box = Box()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.box, name)
+
+    assert prove(of(Proxy, put), budget=9).schedules > 9
 
 
 # The calls.
@@ -307,6 +433,92 @@ def test_a_class_that_nobody_may_change_is_named() -> None:
     assert "calls of Kept: the class cannot be watched" in prove(of(Kept, put), budget=20).not_covered
 
 
+class Rows(dict[str, str]):
+    def put(self, key: str) -> None:
+        self.setdefault(key, "a thing")
+
+
+class Columns(NamedTuple):
+    rows: dict[str, str]
+
+    def put(self, key: str) -> None:
+        self.rows.setdefault(key, "a thing")
+
+
+@pytest.mark.parametrize("world", [Rows, lambda: Columns({})])
+def test_containers_of_ones_own_are_watched_too(world: Callable[[], Any]) -> None:
+    async def put(run: Any, rows: Any) -> None:
+        rows.put(run.step_context.idempotency_key)
+
+    assert prove(of(world, put), budget=20, without=["cancel", "fail", "pause"]).points == 8
+
+
+def test_a_call_in_a_thread_is_a_call_too() -> None:
+    async def put_in_a_thread(run: Any, box: Box) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, box.put, "a thing", run.step_context.idempotency_key)
+
+    assert prove(of(Box, put_in_a_thread), budget=20, without=["cancel", "fail", "pause"]).points == 8
+
+
+class Request:
+    """What some clients return: to be awaited, or entered."""
+
+    def __init__(self, box: Box, key: str) -> None:
+        self.box, self.key = box, key
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.send().__await__()
+
+    async def send(self) -> None:
+        await asyncio.sleep(1)
+        self.box.put("a thing", self.key)
+
+    async def __aenter__(self) -> None:
+        await self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+
+class Client(Box):
+    def post(self, key: str) -> Request:
+        return Request(self, key)
+
+    def start(self, key: str) -> "asyncio.Task[None]":
+        return asyncio.get_running_loop().create_task(Request(self, key).send())
+
+
+def test_what_a_call_returns_is_handed_on_as_it_is() -> None:
+    async def post(run: Any, client: Client) -> None:
+        key = run.step_context.idempotency_key
+        await client.post(f"{key}-1")
+        async with client.post(f"{key}-2"):
+            pass
+        await asyncio.wait({client.start(f"{key}-3")})
+
+    report = prove(of(Client, post), budget=100, without=["cancel", "fail", "pause", "disconnect"])
+    assert report.points == 6 + 2 * 5, "two more, where a request is awaited by the step"
+
+
+def test_a_function_that_outlives_a_world_is_what_it_was() -> None:
+    shared = SimpleNamespace()
+
+    class Hooked(Box):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hook = shared.hook
+
+    class Hook:
+        def __init__(self) -> None:
+            self.call = lambda: None
+
+    shared.hook = Hook()
+    before = shared.hook.call
+    prove(of(Hooked, put), budget=9)
+    assert shared.hook.call is before
+
+
 def test_a_function_that_a_world_holds_is_a_call_too() -> None:
     class Holder:
         def __init__(self) -> None:
@@ -328,7 +540,7 @@ def test_a_function_that_a_world_holds_is_a_call_too() -> None:
     )
 
 
-class Slow:
+class Two:
     """Two things that take their time."""
 
     def __init__(self) -> None:
@@ -344,35 +556,35 @@ class Slow:
 
 
 def test_two_calls_at_the_same_time_are_two_effects() -> None:
-    async def put_both(run: Any, slow: Slow) -> None:
-        await asyncio.gather(slow.put("short", 1), slow.put("long", 5))
+    async def put_both(run: Any, two: Two) -> None:
+        await asyncio.gather(two.put("short", 1), two.put("long", 5))
 
     without = ["cancel", "fail", "pause", "disconnect"]
-    assert prove(of(Slow, put_both), budget=200, without=without).points == 10
+    assert prove(of(Two, put_both), budget=200, without=without).points == 10
     # A process that is lost between them does not do the other one later.
     dead: list[set[str]] = []
 
-    async def put_slowly(run: Any, slow: Slow) -> None:
+    async def put_slowly(run: Any, two: Two) -> None:
         if run.step_context.attempt == 1:
-            await asyncio.gather(slow.put("short", 1), slow.put("long", 5))
+            await asyncio.gather(two.put("short", 1), two.put("long", 5))
         else:
             await asyncio.sleep(60)
-            dead.append(set(slow.things))
-            slow.things |= {"short", "long"}
+            dead.append(set(two.things))
+            two.things |= {"short", "long"}
 
-    prove(of(Slow, put_slowly), only="clean crash@5", without=without)
+    prove(of(Two, put_slowly), only="clean crash@5", without=without)
     assert dead == [{"short"}]
 
 
 def test_a_process_may_die_after_a_call_that_raised() -> None:
-    async def ask(run: Any, slow: Slow) -> None:
+    async def ask(run: Any, two: Two) -> None:
         try:
-            await slow.refuse()
+            await two.refuse()
         except LookupError:
-            await slow.put("a thing", 1)
+            await two.put("a thing", 1)
 
     without = ["cancel", "fail", "pause", "disconnect"]
-    assert prove(of(Slow, ask), budget=200, without=without).points == 10
+    assert prove(of(Two, ask), budget=200, without=without).points == 10
 
 
 # Calls that fail.
@@ -462,5 +674,54 @@ def test_a_step_that_waits_for_ever_is_told_with_its_place() -> None:
 
     error = found(of(Box, wait))
     assert error.schedule == "clean"
-    assert error.details[0].startswith("what began a day ago still waits, at ")
+    assert error.details[0].startswith("it waits for ever, or longer than a day, or goes round and round, at ")
     assert error.details[0].endswith("in wait")
+
+    async def spin(run: Any, box: Box) -> None:
+        while time.time() < 1e12:  # noqa: ASYNC110 - people do
+            await asyncio.sleep(0)
+
+    assert found(of(Box, spin)).details[0].endswith("in spin")
+
+
+class Slow(Box):
+    async def put_slowly(self, thing: str, key: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.put(thing, key)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 2])
+@pytest.mark.parametrize("limit", [None, 5])
+def test_what_is_due_at_the_same_instant_comes_in_the_same_order(seconds: float, limit: float | None) -> None:
+    async def first(run: Any, slow: Slow) -> None:
+        async with asyncio.timeout(limit):
+            await slow.put_slowly(run.step_context.step, run.step_context.idempotency_key, seconds)
+
+    async def second(run: Any, slow: Slow) -> None:
+        await first(run, slow)
+
+    async def undo(run: Any, slow: Slow) -> None:
+        if run.step_context.step in slow.things:
+            slow.take(run.step_context.step, run.step_context.idempotency_key)
+
+    assert prove(of(Slow, first, second, undo=undo), budget=700).schedules > 700
+
+
+def test_a_task_that_a_step_leaves_behind_ends_with_its_schedule(caplog: pytest.LogCaptureFixture) -> None:
+    async def leave(run: Any, box: Box) -> None:
+        key = run.step_context.idempotency_key
+
+        async def later() -> None:
+            await asyncio.sleep(0.5)
+            box.put("later", f"{key}-later")
+
+        run.task = asyncio.create_task(later())
+        box.put("at once", f"{key}-now")
+        await asyncio.sleep(1)
+
+    async def undo(run: Any, box: Box) -> None:
+        box.things.clear()
+
+    prove(of(Box, leave, put, undo=undo), budget=300, without=["disconnect", "freeze"])
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []

@@ -147,10 +147,11 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
 
 
 def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Finding) -> str:
-    meant = "If the run is meant to end so, say it: Scenario(..., ends=...)."
     if finding.kind == "clean":
+        raised = any(result.error == "step_execution_error" for result in stage.state.results)
+        meant = "" if raised else "If the run is meant to end so, say it: Scenario(..., ends=...)."
         several = any(isinstance(event, ApprovalRequested) for event in stage.events)
-        return f"Behind a gate, another process goes on. {_STATE} {meant}" if several else meant
+        return f"Behind a gate, another process goes on. {_STATE} {meant}".rstrip() if several else meant
     if finding.kind in ("ends", "world", "data") and len({process for process, _ in stage.acts}) > 1:
         return f"Another process went on with it, and does not know what the first one knew. {_STATE}"
     if finding.kind not in ("not undone", "incomplete"):

@@ -2,7 +2,8 @@
 
 A world is made of objects of the user's. While a proof runs, the public methods of their classes tell whoever listens
 in the context that they are called in, which a step's is and that of its tasks and threads; everybody else's calls pass
-through. The objects themselves stay as they are: they can be copied, compared, and have slots.
+through. The objects themselves stay as they are: they can be copied, compared, and have slots. Only functions that
+they hold are exchanged, as long as a world lasts.
 """
 
 import functools
@@ -13,7 +14,6 @@ from contextvars import ContextVar
 from enum import Enum
 from types import FunctionType
 from typing import Any, Protocol, TypeVar, cast
-from weakref import WeakSet
 
 from ..base import Workflow
 from ._picture import attributes
@@ -47,7 +47,7 @@ class Watch:
     def __init__(self) -> None:
         self._seen: set[type] = set()
         self._changed: list[tuple[type, str, object]] = []
-        self._functions: WeakSet[FunctionType] = WeakSet()
+        self._functions: list[tuple[object, str, FunctionType]] = []
         self.blind: set[str] = set()
         """The names of the classes that cannot be watched."""
 
@@ -55,6 +55,7 @@ class Watch:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.look_away()
         while self._changed:
             kind, name, own = self._changed.pop()
             if own is None:
@@ -69,10 +70,22 @@ class Watch:
                 self._seen.add(type(owner))
                 self._watch_class(type(owner))
             for name, item in attributes(owner):
-                if isinstance(item, FunctionType) and not name.startswith("_") and item not in self._functions:
-                    function = _watched(item, f"{type(owner).__name__}.{name}", bound=0)
-                    object.__setattr__(owner, name, function)
-                    self._functions.add(function)
+                if isinstance(item, FunctionType) and not name.startswith("_"):
+                    self._watch_function(owner, name, item)
+
+    def look_away(self) -> None:
+        """Put the functions among the attributes of the last world back, which may be in the next one too."""
+        while self._functions:
+            owner, name, function = self._functions.pop()
+            object.__setattr__(owner, name, function)
+
+    def _watch_function(self, owner: object, name: str, function: FunctionType) -> None:
+        try:
+            object.__setattr__(owner, name, _watched(function, f"{type(owner).__name__}.{name}", bound=0))
+        except (AttributeError, TypeError):  # an object that lets nobody change it
+            self.blind.add(type(owner).__name__)
+        else:
+            self._functions.append((owner, name, function))
 
     def _watch_class(self, kind: type) -> None:
         for name in dir(kind):
@@ -98,15 +111,16 @@ def _owners(world: object) -> Iterator[object]:
             if id(value) in seen:
                 continue
             seen.add(id(value))
+            if isinstance(value, type | Enum | Workflow):
+                continue
+            module = type(value).__module__.partition(".")[0]
+            if module not in sys.stdlib_module_names and module != __name__.partition(".")[0]:
+                yield value
             if isinstance(value, dict):
                 following += value.values()
             elif isinstance(value, list | tuple | set | frozenset):
                 following += value
-            elif not isinstance(value, type | Enum | Workflow):
-                module = type(value).__module__.partition(".")[0]
-                if module not in sys.stdlib_module_names and module != __name__.partition(".")[0]:
-                    yield value
-                following += [item for name, item in attributes(value) if not name.startswith("_")]
+            following += [item for name, item in attributes(value) if not name.startswith("_")]
         level = following
 
 
@@ -127,7 +141,7 @@ def _watched(method: FunctionType, call: str, bound: int) -> FunctionType:
             told_to.raised(told, error)
             raise
         listener.set(told_to)
-        if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):  # any other awaitable may be more than that, and is handed on
             return _awaited(answer, told_to, told)
         told_to.after(told, answer)
         return answer

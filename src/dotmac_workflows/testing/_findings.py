@@ -1,6 +1,7 @@
 """Holding a run that ended to what it must be, and telling in words what it was instead."""
 
 from collections import Counter
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -16,12 +17,20 @@ class Finding(NamedTuple):
 
     kind: Literal["broken", "ends", "world", "data", "asks", "clean", "not undone", "incomplete"]
     details: list[str]
+    step: str = ""
+    """Whose data it is."""
 
     def __str__(self) -> str:
         return "; ".join(self.details)
 
 
-def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Stage[Any] | None) -> Finding | None:
+def hold(
+    schedule: Schedule,
+    ending: Ending,
+    expected: Ending | None,
+    stage: Stage[Any] | None,
+    unsteady: Collection[str] = (),
+) -> Finding | None:
     """Return what is wrong with how a run ended, or None.
 
     Args:
@@ -29,19 +38,20 @@ def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Sta
         ending: How it ended.
         expected: How it must have ended; None: nothing is known of that.
         stage: Where it was played; None: it is only compared.
+        unsteady: The results whose data is another in each run.
     """
     asked = _asked_otherwise(stage) if stage is not None else None
     if asked is not None:
         return asked
     if stage is not None and schedule == Schedule() and ending.status is not stage.scenario.ends:
-        return Finding("clean", _ends_otherwise(ending, stage.scenario.ends))
+        return Finding("clean", _ends_otherwise(stage))
     # A cancel takes hold before or after the step that it hits, as a crash has it; what follows is judged below.
     if expected is not None and "cancel" not in schedule.kinds():
         if ending[:3] != expected[:3]:
             return Finding("ends", _told(ending, expected))
         if ending.world != expected.world:
             return Finding("world", _shown(ending.world, expected.world))
-        other = _other_data(ending, expected, _again(stage) if stage is not None else set())
+        other = _other_data(ending, expected, _again(stage) if stage is not None else set(), unsteady)
         if other is not None:
             return other
     if stage is None or not _to_be_undone(ending, stage):
@@ -54,32 +64,35 @@ def hold(schedule: Schedule, ending: Ending, expected: Ending | None, stage: Sta
     return None
 
 
-def _other_data(ending: Ending, expected: Ending, again: set[str]) -> Finding | None:
+def _other_data(ending: Ending, expected: Ending, again: set[str], unsteady: Collection[str]) -> Finding | None:
     """Find a result that brings other data, up to the first step that ran again, which may well say another thing."""
     for (step, *_), brings, should in zip(ending.results, ending.data, expected.data, strict=True):
         if step in again:
             return None
-        if brings != should:
-            return Finding("data", _shown(brings, should, f"the data of {step!r} shows"))
+        if brings != should and step not in unsteady:
+            return Finding("data", _shown(brings, should, f"the data of {step!r} shows"), step)
     return None
 
 
 def _again(stage: Stage[Any]) -> set[str]:
     """Return the results of what ran more than once under one idempotency key."""
     keys = Counter(context.idempotency_key for _, context in stage.acts)
-    forward = {"forward": "", "rollback": "rollback_"}
-    return {f"{forward[context.phase]}{context.step}" for _, context in stage.acts if keys[context.idempotency_key] > 1}
+    begins = {"forward": "", "rollback": "rollback_"}
+    return {
+        f"{begins[context.phase]}{context.step}"
+        for _, context in stage.acts
+        if context.attempt > 1 or keys[context.idempotency_key] > 1
+    }
 
 
 def _asked_otherwise(stage: Stage[Any]) -> Finding | None:
     """Find a step that, when it ran again, asked for something else under the same key, and nothing had told it to."""
     for key, attempts in stage.calls.items():
-        own_key = key.replace(stage.run_id or "", "<run>", 1)
         for before, again in pairwise(attempts):
             for had, has in zip(before, again, strict=False):
-                if had.method != has.method:  # it looked whether it is done
+                if had.method != has.method or had.keys != has.keys:  # it looked what is done, and goes on from there
                     break
-                if had.said != has.said and own_key in had.said and own_key in has.said:
+                if had.keys and had.said != has.said:
                     step = key.split(":", 3)[3]
                     return Finding("asks", [f"{step!r} had called {had.said}", f"and when it ran again {has.said}"])
                 if had != has:
@@ -87,10 +100,10 @@ def _asked_otherwise(stage: Stage[Any]) -> Finding | None:
     return None
 
 
-def _ends_otherwise(ending: Ending, ends: WorkflowStatus) -> list[str]:
+def _ends_otherwise(stage: Stage[Any]) -> list[str]:
     """Return, a line each, that a clean run ends in another status than it is said to, and what failed in it."""
-    failed = [f"{step}: failed ({error})" for step, success, error in ending.results if not success]
-    return [f"it ends {ending.status}", f"and should end {ends}", *failed]
+    failed = [f"{result.error}: {result.message}" for result in stage.state.results if not result.success]
+    return [f"it ends {stage.state.status}", f"and should end {stage.scenario.ends}", *failed]
 
 
 def _to_be_undone(ending: Ending, stage: Stage[Any]) -> bool:

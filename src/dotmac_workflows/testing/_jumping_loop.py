@@ -18,10 +18,13 @@ it documents: that it waits nowhere but in ``selector.select(timeout)``.
 """
 
 import asyncio
+import heapq
+import itertools
 import selectors
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
@@ -61,6 +64,25 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """See `asyncio.loop.time`."""
         return self._clock.monotonic()
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See `asyncio.loop.call_at`; what is due at the same instant is called in the order of these calls."""
+        ours: Any = self  # asyncio's own heap, which it has no other way to put a timer of another class into
+        ours._check_closed()
+        timer: Any = _Timer(when, callback, args, self, context)
+        heapq.heappush(ours._scheduled, timer)
+        timer._scheduled = True
+        added: asyncio.TimerHandle = timer
+        return added
+
+    def turned(self) -> None:
+        """It goes round once more."""
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Arguments], Result], *args: *Arguments
@@ -125,6 +147,20 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         self._clock.advance(seconds)
 
 
+class _Timer(asyncio.TimerHandle):
+    """One of several that may be due at the same instant, which a clock that jumps comes to exactly."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._number = next(self._numbers)
+
+    def __lt__(self, other: asyncio.TimerHandle) -> bool:
+        assert isinstance(other, _Timer)
+        return (self.when(), self._number) < (other.when(), other._number)
+
+
 class _JumpingSelector(selectors.DefaultSelector):
     """A selector that lets its loop jump instead of waiting for a timer."""
 
@@ -134,6 +170,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See `selectors.BaseSelector.select`."""
+        self._loop.turned()
         if timeout is not None and timeout <= 0:
             return super().select(0)
         real = self._loop.wait_before_jump()

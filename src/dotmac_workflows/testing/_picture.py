@@ -5,6 +5,7 @@ with an underscore is an object's own affair (the keys that a fake has answered,
 random and differs from run to run; wherever a text holds it, the picture holds ``<run>`` instead.
 """
 
+import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from enum import Enum
@@ -12,6 +13,7 @@ from typing import Any
 
 _AS_IT_IS = (int, float, complex, bytes, type(None), Enum)
 _NOT_STATE = (types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _SHOWN = 160  # characters of a value that a message shows
 _MOST = 8  # differences that a message tells
 
@@ -51,7 +53,7 @@ class _Camera:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, _AS_IT_IS):
-            return value
+            return value if value == value else repr(value)  # which is how NaN is told
         if isinstance(value, _NOT_STATE):
             return f"<{getattr(value, '__name__', type(value).__name__)}>"
         if id(value) in self._above:
@@ -77,7 +79,7 @@ class _Camera:
                 shown[name] = self.of(item)
         # An object that shows nothing may still be told apart by what it prints, unless that is its address.
         printed = type(value).__repr__
-        return shown if shown or printed is object.__repr__ else self._text(repr(value))
+        return shown if shown or printed is object.__repr__ else self._text(_ADDRESS.sub("", repr(value)))
 
     def _key(self, key: object) -> object:
         return self._text(key) if isinstance(key, str) else key if isinstance(key, _AS_IT_IS) else repr(self.of(key))

@@ -1,7 +1,7 @@
 """A process of a run that is proved: what it sees of the store, how it dies, and where it can."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -27,10 +27,12 @@ class Crash(BaseException):
 class Broken(Exception):  # noqa: N818 - what it says is what it is
     """What a schedule must not lead to."""
 
-    def __init__(self, what: str, cause: BaseException | None = None) -> None:
+    def __init__(self, what: str, cause: BaseException | None = None, *, of_the_scenario: bool = False) -> None:
         super().__init__(what)
         self.what = what
         self.cause = cause
+        self.of_the_scenario = of_the_scenario
+        """Whether a function of the scenario did it, and no step."""
 
 
 class Ending(NamedTuple):
@@ -76,8 +78,8 @@ class Process:
         self.frozen = False
         self.token: str | None = None
         """The lease that it drives by."""
-        self.undoing = False
-        """Whether a rollback step of the user's runs in it."""
+        self.acts = False
+        """Whether a step or rollback step of the user's runs in it."""
         self.tasks: set[asyncio.Task[Any]] = set()
         """Those that called the world."""
 
@@ -93,11 +95,7 @@ class Process:
 
     async def gone(self) -> None:
         """See to it that nothing goes on in a process that is dead."""
-        left = {task for task in self.tasks if not task.done()} - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
+        await end(self.tasks)
 
     # The store.
 
@@ -149,7 +147,17 @@ class Call:
 
     method: str
     said: str
+    keys: list[str]
+    """What is handed over of the step's idempotency key, alone or with something behind it."""
     answer: str | None = None
+
+
+async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks, but the one that calls it, and see to it that nobody misses their errors."""
+    left = [task for task in tasks if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class Place(NamedTuple):

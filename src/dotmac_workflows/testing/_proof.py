@@ -15,8 +15,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from .._core.events import ApprovalRequested, Event, RollbackStepStarted, StepStarted
 from ..errors import WorkflowConfigurationError
@@ -24,57 +24,22 @@ from ..status import WorkflowStatus
 from ._advice import explain
 from ._effects import Watch
 from ._findings import Finding, hold
+from ._options import Options, wrong
+from ._picture import short
 from ._process import Broken, Ending, Place
-from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, FaultKind, Schedule, parse
+from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, Schedule, parse
 from ._stage import Stage
 from ._time import ProofTime, wall_clock
 from .report import ProofError, Report, Round
 from .scenario import Scenario
 
 W = TypeVar("W")
-Progress: TypeAlias = Callable[[int, int], object]
 
 _OUTAGE = (400 * 24 + 13) * 3600.0 + 37 * 60
 """Seconds between a crash and the process that takes over: another year, month, weekday and hour."""
-_MAY_BE_LEFT_OUT = {*get_args(DepartureKind), *get_args(FaultKind), "pair", "clock"} - {"wake"}
 _LIKE_CLEAN: tuple[DepartureKind, ...] = ("approve-only", "approve-twice", "approve-first", "pause")
 _MOST_KNOWN = 10_000  # records
 _EVERY = 64  # schedules between two words of progress
-
-
-class Options(NamedTuple):
-    """What `prove` is told, checked by `Proof`."""
-
-    budget: int
-    seed: int
-    only: str | None
-    without: Collection[str]
-    progress: Progress | None
-
-    def check(self) -> None:
-        """Refuse what makes no sense.
-
-        Raises:
-            WorkflowConfigurationError: With the option's name.
-        """
-        known = ", ".join(sorted(_MAY_BE_LEFT_OUT))
-        if not isinstance(self.budget, int) or isinstance(self.budget, bool) or self.budget < 1:
-            raise _wrong(f"the budget is {self.budget!r}", "A budget is a whole number from 1")
-        if not isinstance(self.seed, int):
-            raise _wrong(f"the seed is {self.seed!r}", "A seed is a whole number")
-        if self.only is not None and not isinstance(self.only, str):
-            raise _wrong(f"only is {self.only!r}", "It is the text of a schedule, as a ProofError names it")
-        if isinstance(self.without, str) or not isinstance(self.without, Collection):
-            raise _wrong(f"without is {self.without!r}", f'It is a list, such as ["pair"], that may name {known}')
-        unknown = [name for name in self.without if name not in _MAY_BE_LEFT_OUT]
-        if unknown:
-            raise _wrong(f"without names {', '.join(map(str, unknown))}", f"It may name {known}")
-        if self.progress is not None and not callable(self.progress):
-            raise _wrong(f"progress is {self.progress!r}", "It is a function of two numbers")
-
-
-def _wrong(what: str, remedy: str) -> WorkflowConfigurationError:
-    return WorkflowConfigurationError(f"prove(): {what}. {remedy}.")
 
 
 class Stopped(BaseException):
@@ -88,6 +53,7 @@ class _Course(NamedTuple):
     ending: Ending
     places: list[Place]
     events: list[Any]
+    world: object
 
 
 _Strike: TypeAlias = tuple[_Course, tuple[Fault, ...]]
@@ -107,7 +73,7 @@ class _Struck(NamedTuple):
 class Proof(Generic[W]):
     def __init__(self, scenario: Scenario[W], options: Options) -> None:
         if not isinstance(scenario, Scenario):
-            raise _wrong(f"{scenario!r} is no scenario", "Give a dotmac_workflows.testing.Scenario")
+            raise wrong(f"{scenario!r} is no scenario", "Give a dotmac_workflows.testing.Scenario")
         options.check()
         self.time = ProofTime()
         self.stopped = False
@@ -122,7 +88,7 @@ class Proof(Generic[W]):
         self._outage = 0.0 if "clock" in self._without else _OUTAGE
         self._wall_clock = wall_clock()
         self._watch = Watch()
-        self._unsteady: frozenset[str] = frozenset()
+        self._unsteady: set[str] = set()
         """The results whose data is another in each clean run."""
         self._courses: list[_Course] = []
         self._struck: list[_Struck] = []
@@ -132,6 +98,7 @@ class Proof(Generic[W]):
         self._acts: Counter[tuple[str, str]] = Counter()
         self._points = 0
         self._hit: set[tuple[Schedule, int]] = set()
+        self._has_a_world = True
         self._changes = False
         """Whether the world was seen to change."""
         self._name = scenario.name
@@ -178,16 +145,18 @@ class Proof(Generic[W]):
         Raises:
             WorkflowConfigurationError: The world shows the same in all courses, and nothing else is asked.
         """
-        if self._courses[0].ending.world is None or self._scenario.check is not None:
+        if self._changes or not self._has_a_world or self._scenario.check is not None:
             return
-        if not self._changes:
-            raise WorkflowConfigurationError(
-                "prove() would notice nothing: whatever the steps do, the world shows the same before and after it. "
-                "What counts are the public attributes of the object that Scenario.world returns, and of the objects "
-                "in them; no properties, no attributes of a class, and no names with a leading underscore. Give "
-                "Scenario(..., observe=...) what else counts, or a check; where the steps change nothing outside of "
-                "the workflow, let world return None."
-            )
+        nothing = "prove() would notice nothing: whatever the steps do,"
+        if self._scenario.observe is not None:
+            shown = short(self._courses[0].ending.world)
+            raise WorkflowConfigurationError(f"{nothing} observe returns {shown}. Let it return what they change.")
+        raise WorkflowConfigurationError(
+            f"{nothing} the world shows the same before and after it. What counts are the public attributes of the "
+            "object that Scenario.world returns, and of the objects in them; no properties, no attributes of a class, "
+            "and no names with a leading underscore. Give Scenario(..., observe=...) what else counts, or a check; "
+            "where the steps change nothing outside of the workflow, let world return None."
+        )
 
     def _ran(self, phase: str) -> dict[str, int]:
         return {step: times for (ran, step), times in self._acts.items() if ran == phase}
@@ -198,7 +167,7 @@ class Proof(Generic[W]):
         if "crash" in self._without:
             missing.append("freeze and pair: left out, as they are drawn from what single crashes lead to")
         missing += [f"{name}: none was run, the budget is too small" for name, run, *_ in self._rounds if not run]
-        if clean.ending.world is None:
+        if not self._has_a_world:
             missing.append("the world: there is none")
         elif not any(place.what == "call" for course in self._courses for place in course.places):
             missing.append("calls: no step was seen to call its world, so nothing strikes between two effects of one")
@@ -223,14 +192,17 @@ class Proof(Generic[W]):
 
     async def _play_courses(self) -> None:
         clean = await self._course(Schedule())
-        again = await self._stage_of(Schedule()).play_or_broken()
+        stage = self._stage_of(Schedule())
+        again = await stage.play_or_broken()
+        self._has_a_world = stage.world is not None
         if isinstance(again, Broken) or again[:4] != clean.ending[:4]:
             shown = again.what if isinstance(again, Broken) else hold(Schedule(), again, clean.ending, None)
-            raise WorkflowConfigurationError(
-                f"Two clean runs of the scenario are not alike: {shown}. Make what they start from the same each time, "
-                "and let observe leave out what is random."
-            )
-        self._find_unsteady(clean.ending, again)
+            remedy = "Make what they start from the same each time, and let observe leave out what is random"
+            if stage.world is clean.world:
+                remedy = "Scenario.world returned the same object twice: let it make a new one each time"
+            raise WorkflowConfigurationError(f"Two clean runs of the scenario are not alike: {shown}. {remedy}.")
+        both = zip(clean.ending.results, clean.ending.data, again.data, strict=True)
+        self._unsteady |= {step for (step, *_), had, has in both if had != has}
         if self._only is not None:
             if self._only.departures:
                 await self._course(Schedule(self._only.departures))
@@ -243,15 +215,6 @@ class Proof(Generic[W]):
             for step, visit in _undone(deepest.events):
                 await self._course(Schedule((*deepest.schedule.departures, Departure("undo-fails", step, visit))))
         self._rounds.append(Round("courses without a fault", len(self._courses), len(self._courses)))
-
-    def _find_unsteady(self, clean: Ending, again: Ending) -> None:
-        """Leave the data of steps out that is not the same in two clean runs."""
-        both = zip(clean.results, clean.data, again.data, strict=True)
-        self._unsteady = frozenset(step for (step, *_), had, has in both if had != has)
-        if self._unsteady:
-            results = zip(clean.results, clean.data, strict=True)
-            data = tuple(None if step in self._unsteady else brought for (step, *_), brought in results)
-            self._courses[0] = self._courses[0]._replace(ending=clean._replace(data=data))
 
     def _deepest(self) -> _Course:
         """Return the course that fails and undoes the most; where none fails, any."""
@@ -276,7 +239,7 @@ class Proof(Generic[W]):
         stage = self._stage_of(schedule)
         ending = await self._ended(stage, schedule, None)
         self._see_that_it_came_to_pass(stage)
-        course = _Course(schedule, ending, stage.places, stage.events)
+        course = _Course(schedule, ending, stage.places, stage.events, stage.world)
         expected = self._should_be(schedule)
         await self._hold(schedule, stage, ending, expected)
         self._courses.append(course)
@@ -412,7 +375,6 @@ class Proof(Generic[W]):
             "set_wall_clock": self._wall_clock.set,
             "known": self._known,
             "watch": self._watch,
-            "unsteady": self._unsteady,
         }
         stage = Stage(self._scenario, schedule, **{**ours, **options})
         self.time.moved = stage.show_time
@@ -431,17 +393,33 @@ class Proof(Generic[W]):
         if not self._name and stage.workflow is not None:
             self._name = type(stage.workflow).__name__
         self._acts.update((context.phase, context.step) for _, context in stage.acts)
+        if isinstance(ending, Broken) and ending.of_the_scenario and schedule == Schedule():
+            raise WorkflowConfigurationError(ending.what) from ending.cause
         if isinstance(ending, Broken):
             raise await self._found(schedule, stage, Finding("broken", [ending.what]), expected) from ending.cause
         return ending
 
     async def _hold(self, schedule: Schedule, stage: Stage[W], ending: Ending, expected: Ending | None) -> None:
-        finding = hold(schedule, ending, expected, stage)
+        finding = hold(schedule, ending, expected, stage, self._unsteady)
+        while finding is not None and expected is not None and await self._is_unsteady(schedule, finding, expected):
+            self._unsteady.add(finding.step)
+            finding = hold(schedule, ending, expected, stage, self._unsteady)
         if finding is None:
             return
         await self._see_that_it_is_the_same(schedule, finding, expected)
         if not await self._was_only_later(schedule, finding, expected):
             raise await self._found(schedule, stage, finding, expected)
+
+    async def _is_unsteady(self, schedule: Schedule, finding: Finding, expected: Ending) -> bool:
+        """Tell whether data is another each time, with the same schedule or with none."""
+        if finding.kind != "data":
+            return False
+        if await self._finding(schedule, expected) is None:
+            return True
+        if not schedule.faults:
+            return False
+        again = await self._stage_of(Schedule(schedule.departures)).play_or_broken()
+        return not isinstance(again, Broken) and again.data != expected.data
 
     async def _was_only_later(self, schedule: Schedule, finding: Finding, expected: Ending | None) -> bool:
         """Tell whether a world differs only because a step ran later, which being slow would have done as well.
@@ -492,9 +470,9 @@ class Proof(Generic[W]):
     ) -> tuple[Stage[W], Finding] | None:
         stage = self._stage_of(schedule, **options)
         ending = await stage.play_or_broken()
-        finding = (
-            Finding("broken", [ending.what]) if isinstance(ending, Broken) else hold(schedule, ending, expected, stage)
-        )
+        if isinstance(ending, Broken):
+            return stage, Finding("broken", [ending.what])
+        finding = hold(schedule, ending, expected, stage, self._unsteady)
         return None if finding is None else (stage, finding)
 
 

@@ -8,10 +8,10 @@ have had.
 """
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .._core import codec
@@ -40,16 +40,18 @@ from ._judge import Effect, Judge, Violation
 from ._jumping_loop import place_of
 from ._people import People
 from ._picture import picture
-from ._process import WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock
+from ._process import WORKFLOW_ID, Broken, Call, Crash, Ending, Place, Process, StageClock, end
 from ._schedule import Fault, Schedule
 from ._steps import Steps
+from ._time import ProofLoop
+from ._world import entered, leave, settled, shown
 from .scenario import Scenario
 
 W = TypeVar("W")
 
 _MOST_VERBS = 60  # more than any run takes: one that gets there does not end
 _MOST_POINTS = 20_000
-_LONGEST = 24 * 3600.0  # seconds that a verb may take; its heartbeat goes on each second of them
+_MOST_TURNS = 200_000  # of the event loop that a verb may take: a day's heartbeats, one a second
 _OVERTAKEN = (WorkflowExecutionError, LeaseLostError, ConcurrencyError)
 """What a process is told when another one was faster."""
 
@@ -74,7 +76,6 @@ class Stage(Generic[W]):
         set_wall_clock: Told the instant, in nanoseconds since 1970 UTC, whenever it is another.
         known: Records that were decoded before: other schedules write most of the same ones.
         watch: Has the calls of the world pass by.
-        unsteady: The results whose data is another in each run.
     """
 
     def __init__(
@@ -88,7 +89,6 @@ class Stage(Generic[W]):
         set_wall_clock: Callable[[int], None] | None = None,
         known: dict[tuple[str, str], Event],
         watch: Watch,
-        unsteady: Collection[str] = (),
     ) -> None:
         self.scenario = scenario
         self.schedule = schedule
@@ -121,7 +121,6 @@ class Stage(Generic[W]):
         self._freezes = any(fault.kind == "freeze" for fault in schedule.faults)
         self._known = known
         self._watch = watch
-        self._unsteady = unsteady
         self._held_back = 0.0
         """Seconds that passed for the engine, and are not shown."""
         self._waited_at: str | None = None
@@ -129,7 +128,7 @@ class Stage(Generic[W]):
         self._broken: Violation | None = None
         self._process: Process | None = None
         """The one whose points count."""
-        self._processes = 0
+        self._everybody: list[Process] = []
         self.people: People[W] = People(self)
         self._froze: asyncio.Future[asyncio.Future[None]] | None = None
         self._sleepers: list[Sleeper] = []
@@ -147,30 +146,21 @@ class Stage(Generic[W]):
             Broken: It did not come to one, or a promise was broken on the way.
         """
         self.show_time()
-        async with self._made_world() as world:
-            self.world: W = world
+        async with AsyncExitStack() as worlds:
+            self.world: W = await entered(self.scenario, worlds)
             self.initial = await self._shown()
-            self._watch.look_at(world)
-            await self._to_the_end()
-            while self._sleepers:
-                await self._wake()
-            return await self._ending()
-
-    def _made_world(self) -> AbstractAsyncContextManager[W]:
-        try:
-            made: Any = self.scenario.world()
-        except Exception as error:
-            raise WorkflowConfigurationError(f"Scenario.world raised {words.error(error)}") from error
-        if inspect.isawaitable(made):
-            if inspect.iscoroutine(made):
-                made.close()
-            raise WorkflowConfigurationError(
-                "Scenario.world returned something to be awaited. Let it return the world, or an async context manager."
-            )
-        if hasattr(made, "__aenter__"):
-            entered: AbstractAsyncContextManager[W] = made
-            return entered
-        return _entered(made)
+            self._watch.look_at(self.world)
+            try:
+                await self._to_the_end()
+                while self._sleepers:
+                    await self._wake()
+                await end(asyncio.all_tasks())
+                ending = await self._ending()
+            finally:
+                self._watch.look_away()
+                await end({*asyncio.all_tasks(), *(task for process in self._everybody for task in process.tasks)})
+            await leave(worlds)
+        return ending
 
     async def play_or_broken(self) -> "Ending | Broken":
         """Return how the run ended, or what it broke."""
@@ -181,7 +171,7 @@ class Stage(Generic[W]):
 
     async def _to_the_end(self) -> None:
         for _ in range(_MOST_VERBS):
-            verb = self.people.next_verb(self._processes)
+            verb = self.people.next_verb(len(self._everybody))
             if verb is None:
                 return
             self._process = self.new_process()
@@ -219,10 +209,10 @@ class Stage(Generic[W]):
             )
 
     async def _patiently(self, workflow: Workflow, verb: Callable[[Workflow], Awaitable[object]]) -> object:
-        """Await a verb, which may take a day."""
-        task = asyncio.current_task()
-        assert task is not None
-        limit = asyncio.get_running_loop().call_later(_LONGEST, self._waits_for_ever, task)
+        """Await a verb, which may take a day or so."""
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None and isinstance(loop, ProofLoop)
+        loop.limit(_MOST_TURNS, partial(self._waits_for_ever, task))
         try:
             return await verb(workflow)
         except asyncio.CancelledError:
@@ -230,8 +220,8 @@ class Stage(Generic[W]):
                 raise
             task.uncancel()
         finally:
-            limit.cancel()
-        raise Broken(f"what began a day ago still waits, at {self._waited_at}")
+            loop.limit(0, None)
+        raise Broken(f"it waits for ever, or longer than a day, or goes round and round, at {self._waited_at}")
 
     def _waits_for_ever(self, task: "asyncio.Task[Any]") -> None:
         self._waited_at = place_of(task)
@@ -257,7 +247,7 @@ class Stage(Generic[W]):
         try:
             workflow: object = self.scenario.workflow(self.world, WORKFLOW_ID, process)
         except Exception as error:
-            raise Broken(f"Scenario.workflow raised {words.error(error)}", error) from error
+            raise Broken(f"Scenario.workflow raised {words.error(error)}", error, of_the_scenario=True) from error
         if not isinstance(workflow, Workflow):
             raise WorkflowConfigurationError(
                 f"Scenario.workflow returned {type(workflow).__name__}. Let it return a Workflow."
@@ -280,8 +270,8 @@ class Stage(Generic[W]):
         return self._runtimes[-1][1]
 
     def new_process(self) -> Process:
-        self._processes += 1
-        return Process(self, self._processes)
+        self._everybody.append(Process(self, len(self._everybody) + 1))
+        return self._everybody[-1]
 
     async def _ending(self) -> Ending:
         state = self.state
@@ -298,25 +288,17 @@ class Stage(Generic[W]):
             workflow = self.make(self.new_process())
             await Verbs(workflow).attach()
             try:
-                answer = await _settled(self.scenario.check(self.world, workflow))
+                answer = await settled(self.scenario.check(self.world, workflow))
             except Exception as error:
                 raise Broken(f"the check says {words.assertion(error)}", error) from error
             if answer is not None and not answer:
                 raise Broken(f"the check returned {answer!r}")
         results = tuple((result.step, result.success, result.error) for result in state.results)
-        data = [None if result.step in self._unsteady else result.data for result in state.results]
-        shown = tuple(picture(brought, self.run_id) for brought in data)
-        return Ending(state.status, state.rollback_status, results, await self._shown(), shown)
+        data = tuple(picture(result.data, self.run_id) for result in state.results)
+        return Ending(state.status, state.rollback_status, results, await self._shown(), data)
 
     async def _shown(self) -> object:
-        observe = self.scenario.observe
-        if observe is None:
-            return picture(self.world, self.run_id)
-        try:
-            shown = await _settled(observe(self.world))
-        except Exception as error:
-            raise Broken(f"Scenario.observe raised {words.error(error)}", error) from error
-        return picture(shown, self.run_id)
+        return await shown(self.scenario, self.world, self.run_id)
 
     # The points, and the faults that strike there.
 
@@ -496,14 +478,3 @@ class Stage(Generic[W]):
         """Add a line to the timeline."""
         if self._tell is not None:
             self._tell(line)
-
-
-@asynccontextmanager
-async def _entered(made: Any) -> AsyncIterator[Any]:
-    """Enter what is a context manager; hand on what is none."""
-    with made if hasattr(made, "__enter__") else nullcontext(made) as world:
-        yield world
-
-
-async def _settled(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value

@@ -26,11 +26,13 @@ class Steps:
         execute, rollback = workflow.execute_step, workflow.rollback_step
 
         async def execute_step(step: str) -> WorkflowResult:
-            if process.undoing:  # the default `rollback_step` calls it
+            if process.acts:  # as the default `rollback_step` calls it, or a step another one
                 return await execute(step)
             return await self._execute(process, workflow.step_context, execute)
 
         async def rollback_step(step: str) -> WorkflowResult | None:
+            if process.acts:
+                return await rollback(step)
             return await self._rollback(process, workflow.step_context, rollback)
 
         vars(workflow).update(execute_step=execute_step, rollback_step=rollback_step)
@@ -71,37 +73,36 @@ class Steps:
                 False, f"rollback_{step}", error="injected_failure", message=why
             )
         else:
-            process.undoing = True
-            try:
-                result = await self._call(process, context, code)
-            finally:
-                process.undoing = False
+            result = await self._call(process, context, code)
         await stage.point(process, Place("after", "rollback", step))
         return result
 
     async def _call(self, process: Process, context: StepContext, code: Callable[[str], Awaitable[Any]]) -> Any:
         """Call the user's code, whose calls of the world are the process's from here on."""
         await self._stage.about_to_act()
-        calls = Calls(self._stage, process, words.named(context))
+        calls = Calls(self._stage, process, words.named(context), context.idempotency_key)
         self._stage.calls.setdefault(context.idempotency_key, []).append(calls.made)
         token = listener.set(calls)
+        process.acts = True
         try:
             return await code(context.step)
         except Exception as error:
             self._stage.say(f"      it raises {words.error(error)}")
             raise
         finally:
+            process.acts = False
             listener.reset(token)
 
 
 class Calls:
     """Hears of the calls that a step, running once, makes of its world; see `Listener`."""
 
-    def __init__(self, stage: "Stage[Any]", process: Process, step: str) -> None:
+    def __init__(self, stage: "Stage[Any]", process: Process, step: str, key: str) -> None:
         self.made: list[Call] = []
         self._stage = stage
         self._process = process
         self._step = step
+        self._key = key
 
     def before(self, call: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[str, Call | None]:
         """See `Listener.before`."""
@@ -111,7 +112,9 @@ class Calls:
         if self._stage.schedule.faults or self._stage.tells:
             given = [self._short(argument) for argument in arguments]
             given += [f"{name}={self._short(value)}" for name, value in keywords.items()]
-            told = Call(call, f"{call}({', '.join(given)})")
+            handed = (*arguments, *keywords.values())
+            keys = [value for value in handed if isinstance(value, str) and value.startswith(self._key)]
+            told = Call(call, f"{call}({', '.join(given)})", keys)
             self.made.append(told)
             self._stage.say(f"      {told.said}")
         if fault is not None and fault.kind == "disconnect":

@@ -82,8 +82,11 @@ class FakeClock:
             if isinstance(main, Coroutine):
                 main.close()  # else Python warns that nobody awaited it, beside the error that says why
             raise
-        with asyncio.Runner(loop_factory=lambda: JumpingLoop(self, patience)) as runner:
+        with asyncio.Runner(loop_factory=lambda: self._loop(patience)) as runner:
             return runner.run(main)
+
+    def _loop(self, patience: float) -> JumpingLoop:
+        return JumpingLoop(self, patience)
 
 
 def _nanoseconds(start: object) -> int:

@@ -7,12 +7,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from typing import Any
 
 from ..errors import WorkflowConfigurationError
-from ._proof import Options, Progress, Proof
+from ._options import Options, Progress
+from ._proof import Proof, Stopped
 from .report import ProofError, Report
 from .scenario import Scenario
 
@@ -84,10 +85,23 @@ def _prove(proof: "Proof[Any]") -> Report:
             return _run(proof, patience=0.01)
         with ThreadPoolExecutor(1, "dotmac-workflows proof") as thread:
             # The thread that waits here is none to be patient with.
-            return thread.submit(_run, proof, patience=0.0).result()
+            return _awaited(thread.submit(_run, proof, patience=0.0), proof)
     except ProofError as error:
         # The way from there to here says nothing; what counts is the message, and the cause where there is one.
         raise error.with_traceback(None) from error.__cause__
+
+
+def _awaited(running: Future[Report], proof: Proof[Any]) -> Report:
+    """Block until a proof has ended, or its caller is interrupted or cancelled: asyncio does that on Ctrl-C."""
+    task = asyncio.current_task()
+    try:
+        while not wait([running], timeout=0.1).done:
+            proof.stopped = task is not None and task.cancelling() > 0
+        return running.result()
+    except Stopped:
+        raise asyncio.CancelledError from None
+    finally:
+        proof.stopped = True
 
 
 def _run(proof: "Proof[Any]", patience: float) -> Report:

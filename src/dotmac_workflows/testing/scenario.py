@@ -1,6 +1,6 @@
 """What a user tells `prove`: how to make a world and a workflow in it, and what must hold at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -55,6 +55,10 @@ class Scenario(Generic[W]):
             given = getattr(self, name)
             if not callable(given) and (given is not None or name in ("world", "workflow")):
                 raise WorkflowConfigurationError(f"Scenario(): {name} is {given!r}. Give a function.")
+        if self.approval is not None and not isinstance(self.approval, Mapping):
+            raise WorkflowConfigurationError(
+                f"Scenario(): approval is {self.approval!r}. Give the data that it brings, as a dictionary."
+            )
         if not isinstance(self.ends, WorkflowStatus):
             raise WorkflowConfigurationError(
                 f"Scenario(): ends is {self.ends!r}. Give a WorkflowStatus, such as WorkflowStatus.FAILED."
