@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import WorkflowConfigurationError
 from . import _words as words
@@ -29,12 +29,13 @@ async def entered(scenario: Scenario[W], worlds: AsyncExitStack) -> W:
             "Scenario.world returned something to be awaited. Let it return the world, or an async context manager."
         )
     with _named("Scenario.world, when what it returned was entered, raised"):
+        context: Any = made
+        world: Any = made
         if hasattr(type(made), "__aenter__"):
-            made = await worlds.enter_async_context(made)
+            world = await worlds.enter_async_context(context)
         elif hasattr(type(made), "__enter__"):
-            made = worlds.enter_context(made)
-    world: W = made
-    return world
+            world = worlds.enter_context(context)
+    return cast("W", world)
 
 
 async def leave(worlds: AsyncExitStack) -> None:
