@@ -157,7 +157,8 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
     left = [task for task in tasks if task is not asyncio.current_task()]
     for task in left:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    if left:
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class Place(NamedTuple):
