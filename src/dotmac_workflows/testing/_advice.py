@@ -170,5 +170,5 @@ def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Findi
         return f"Step {last!r} has no rollback: write one, or let observe leave out what may stay."
     return (
         f"The rollback of {last!r} is the one to look at: without that step all was undone. It has to take back "
-        "everything that the step did."
+        "everything that the step did, or observe leaves out what may stay."
     )
