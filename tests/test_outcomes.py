@@ -157,6 +157,18 @@ def test_a_result_for_another_step_is_a_copy_under_its_own_name(logged: object) 
     assert logged == [("WARNING", text, ids("result_misnamed"), None)]
 
 
+def test_a_result_for_another_step_stays_of_its_class_while_it_lives() -> None:
+    class Receipt(WorkflowResult):
+        def __init__(self, number: int) -> None:
+            super().__init__(True, "ship", {"number": number})
+
+    answer = Receipt(7)
+    event = outcomes().of_step("pay", answer, None, 1.0)
+    assert isinstance(event, ev.StepSucceeded)
+    assert (type(event.result), event.result.step, event.result.data) == (Receipt, "pay", {"number": 7})
+    assert answer.step == "ship"
+
+
 # The rollback of a step.
 
 

@@ -991,7 +991,7 @@ def test_a_connection_is_closed_even_without_the_lock(busy: Exception, caplog: p
     _writer._close_connection(database, fails)
     (record,) = caplog.records
     assert record.getMessage() == "A connection to journals.db could not be closed"
-    assert record.exc_info is not None
+    assert record.exc_info, "with the traceback"
 
 
 # What a caller is told by the store itself.
