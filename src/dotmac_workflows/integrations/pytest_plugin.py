@@ -70,7 +70,8 @@ class Prove:
             again = ["pytest", self._test.nodeid, "--prove-schedule", error.schedule]
             error.add_note(f"In pytest:  {shlex.join(again)}")
             raise
-        held = f"{report.scenario}: {report.schedules:,} schedules held, {report.struck:,} of {report.points:,} points struck"
+        points = f"{report.struck:,} of {report.points:,} points struck"
+        held = f"{report.scenario}: {report.schedules:,} schedules held, {points}"
         # Not by the fixture record_property, which warns where the properties of a test are not in JUnit's schema.
         self._test.user_properties.append((_HELD, held))
         self._test.user_properties += [(_NOT_COVERED, what) for what in report.not_covered]

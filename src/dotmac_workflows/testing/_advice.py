@@ -143,6 +143,8 @@ def _advice(schedule: Schedule, stage: Stage[Any], finding: Finding, *, by_clock
     told = [name for name in sorted(set(CALLBACKS.values())) if getattr(stage.workflow, name, None) is not None]
     if told and finding.kind == "world":
         return _CALLBACK.format(" or ".join(told), _STATE)
+    if schedule.kinds().isdisjoint({"crash", "freeze"}):
+        return ""
     return f"Nothing ran twice, so what differs is what the new process does not know. {_STATE}"
 
 

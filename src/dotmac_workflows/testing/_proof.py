@@ -443,6 +443,8 @@ class Proof(Generic[W]):
         """Return the error that tells of a violation: the shortest schedule that leads to one, in words."""
         for fault in schedule.faults if len(schedule.faults) > 1 else ():
             shorter = schedule.struck_by(*(other for other in schedule.faults if other != fault))
+            if shorter.faults[0].kind == "wake":  # and nobody is frozen
+                continue
             found = await self._finding(shorter, expected)
             if found is not None and not await self._was_only_later(shorter, found[1], expected):
                 return await self._found(shorter, found[0], found[1], expected)
