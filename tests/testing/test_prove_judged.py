@@ -108,6 +108,7 @@ def test_a_rollback_that_fails_again_and_again_is_told() -> None:
     error = found(Scenario(world=Shop, workflow=Stuck))
     assert error.schedule == "fail:check"
     assert error.details == ("the rollback could not be finished: rollback_charge: step_execution_error",)
+    assert error.advice.startswith("A rollback that fails leaves its step done")
 
 
 class Sleepy(Order):
@@ -246,6 +247,11 @@ def test_a_clean_run_that_fails_by_itself_is_not_told_of_lost_state() -> None:
         async def execute_step(self, step: str) -> WorkflowResult:
             return WorkflowResult(False, step, error="out_of_stock", message="no antenna left")
 
+    class Silent(Plain):
+        async def execute_step(self, step: str) -> WorkflowResult:
+            return WorkflowResult(False, step)
+
+    assert found(Scenario(world=lambda: None, workflow=Silent)).details[2] == "it does not say why"
     error = found(Scenario(world=lambda: None, workflow=Refusing))
     assert error.details == ("it ends failed", "and should end completed", "out_of_stock: no antenna left")
     assert error.advice == "If the run is meant to end so, say it: Scenario(..., ends=...)."

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -251,6 +253,75 @@ def test_a_world_may_hold_what_has_no_value_of_its_own(make: Callable[[], Any]) 
             self.held = make()
 
     assert prove(of(Holding, put), budget=50).schedules > 50
+
+
+def test_numbers_are_compared_as_numbers_and_what_is_cached_is_no_state() -> None:
+    class Account(Box):
+        def __init__(self) -> None:
+            super().__init__()
+            self.balance = Decimal(100)
+
+        @cached_property
+        def currency(self) -> str:
+            return "EUR"
+
+        def add(self, amount: str, key: str) -> None:
+            if key not in self._keys:
+                self._keys.add(key)
+                self.balance += Decimal(amount)
+
+    async def pay(run: Any, account: Account) -> None:
+        assert account.currency
+        account.add("-1.5", run.step_context.idempotency_key)
+
+    async def end(run: Any, account: Account) -> None:
+        pass
+
+    async def undo(run: Any, account: Account) -> None:
+        if run.step_context.step == "pay" and account.balance != 100:
+            account.add("1.5", run.step_context.idempotency_key)
+
+    assert prove(of(Account, pay, end, undo=undo), budget=200).schedules > 200
+
+
+def test_of_a_large_world_the_difference_is_shown() -> None:
+    class Ledger:
+        def __init__(self) -> None:
+            self.rows = {f"order-{number}": {"state": "open"} for number in range(30)}
+            self.log = ["a line of some length"] * 30
+
+        def close(self) -> None:
+            self.rows["order-7"] = {"state": "closed"}
+            self.rows["order-31"] = {"state": "new"}
+            del self.rows["order-29"]
+            self.log.append("closed")
+
+    async def close(run: Any, ledger: Ledger) -> None:
+        ledger.close()
+
+    async def end(run: Any, ledger: Ledger) -> None:
+        pass
+
+    assert found(of(Ledger, close, end)).details == (
+        "the world shows  rows['order-7']['state'] is 'closed'",
+        "and should show  rows['order-7']['state'] is 'open'",
+        "the world shows  rows['order-29'] is not there",
+        "and should show  rows['order-29'] is {'state': 'open'}",
+        "the world shows  rows['order-31'] is {'state': 'new'}",
+        "and should show  rows['order-31'] is not there",
+        "the world shows  log[30] is 'closed'",
+        "and should show  log[30] is not there",
+    )
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, GeneratorExit])
+def test_a_step_that_ends_its_process_is_told(error: type[BaseException]) -> None:
+    async def leave(run: Any, box: Box) -> None:
+        await put(run, box)
+        raise error
+
+    told = found(of(Box, leave))
+    assert (told.schedule, told.details[0][:26]) == ("clean", f"execute() raised {error.__name__}: "[:26])
 
 
 def test_what_observe_returns_must_show_something() -> None:

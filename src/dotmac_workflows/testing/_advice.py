@@ -156,7 +156,9 @@ def _advice_without_faults(schedule: Schedule, stage: Stage[Any], finding: Findi
         return f"Behind a gate, another process goes on. {_STATE} {meant}".rstrip() if several else meant
     if finding.kind in ("ends", "world", "data") and len({process for process, _ in stage.acts}) > 1:
         return f"Another process went on with it, and does not know what the first one knew. {_STATE}"
-    if finding.kind not in ("not undone", "incomplete"):
+    if finding.kind == "incomplete":
+        return "A rollback that fails leaves its step done: let it succeed, also where there is nothing more to undo."
+    if finding.kind != "not undone":
         return ""
     retried = [departure.step for departure in schedule.departures if departure.kind == "undo-fails"]
     if retried:

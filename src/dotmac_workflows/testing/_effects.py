@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Iterator
 from contextvars import ContextVar
 from enum import Enum
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, Protocol, TypeVar, cast
 
 from ..base import Workflow
@@ -111,7 +111,7 @@ def _owners(world: object) -> Iterator[object]:
             if id(value) in seen:
                 continue
             seen.add(id(value))
-            if isinstance(value, type | Enum | Workflow):
+            if isinstance(value, type | Enum | ModuleType | Workflow):
                 continue
             module = type(value).__module__.partition(".")[0]
             if module not in sys.stdlib_module_names and module != __name__.partition(".")[0]:

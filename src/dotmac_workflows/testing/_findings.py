@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from ..status import WorkflowStatus
+from . import _words as words
 from ._picture import differences
 from ._process import Ending
 from ._schedule import Schedule
@@ -102,7 +103,7 @@ def _asked_otherwise(stage: Stage[Any]) -> Finding | None:
 
 def _ends_otherwise(stage: Stage[Any]) -> list[str]:
     """Return, a line each, that a clean run ends in another status than it is said to, and what failed in it."""
-    failed = [f"{result.error}: {result.message}" for result in stage.state.results if not result.success]
+    failed = [words.failure(result) for result in stage.state.results if not result.success]
     return [f"it ends {stage.state.status}", f"and should end {stage.scenario.ends}", *failed]
 
 

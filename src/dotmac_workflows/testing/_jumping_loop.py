@@ -13,8 +13,8 @@ What works outside of the loop is not to be jumped past. Three kinds of it are t
 - **Nothing**: then the loop waits for no real time at all. If there is no timer either, it is stuck for good, and that
   is an error, not a hang.
 
-Only public methods are overridden, and one thing is taken from what asyncio does (3.11 to 3.14) rather than from what
-it documents: that it waits nowhere but in ``selector.select(timeout)``.
+Public methods are overridden. Three things are taken from what asyncio does (3.11 to 3.14) rather than from what it
+documents: that it waits nowhere but in ``selector.select(timeout)``, its heap of timers, and how early one may run.
 """
 
 import asyncio

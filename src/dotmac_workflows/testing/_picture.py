@@ -5,13 +5,21 @@ with an underscore is an object's own affair (the keys that a fake has answered,
 random and differs from run to run; wherever a text holds it, the picture holds ``<run>`` instead.
 """
 
+import inspect
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
-_AS_IT_IS = (int, float, complex, bytes, type(None), Enum)
+_AS_IT_IS = (int, float, complex, bytes, type(None), Enum, Decimal, Fraction, date, time, timedelta, UUID, PurePath)
 _NOT_STATE = (types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _SHOWN = 160  # characters of a value that a message shows
@@ -53,7 +61,7 @@ class _Camera:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, _AS_IT_IS):
-            return value if value == value else repr(value)  # which is how NaN is told
+            return value if _is_itself(value) else repr(value)
         if isinstance(value, _NOT_STATE):
             return f"<{getattr(value, '__name__', type(value).__name__)}>"
         if id(value) in self._above:
@@ -75,7 +83,9 @@ class _Camera:
             return [self.of(item) for item in value]
         shown = Shown(type(value).__name__)
         for name, item in attributes(value):
-            if not name.startswith("_") and not isinstance(item, _NOT_STATE):
+            if name.startswith("_") or isinstance(item, _NOT_STATE):
+                continue
+            if not isinstance(inspect.getattr_static(type(value), name, None), cached_property):
                 shown[name] = self.of(item)
         # An object that shows nothing may still be told apart by what it prints, unless that is its address.
         printed = type(value).__repr__
@@ -83,6 +93,14 @@ class _Camera:
 
     def _key(self, key: object) -> object:
         return self._text(key) if isinstance(key, str) else key if isinstance(key, _AS_IT_IS) else repr(self.of(key))
+
+
+def _is_itself(value: object) -> bool:
+    """Tell whether a value equals itself, as NaN does not."""
+    try:
+        return bool(value == value)
+    except ArithmeticError:  # a signalling NaN
+        return False
 
 
 def attributes(value: object) -> Iterator[tuple[str, Any]]:
@@ -114,12 +132,33 @@ def _compare(shows: object, should: object, place: str, found: list[tuple[str, s
     if isinstance(shows, Shown) and isinstance(should, Shown) and shows.keys() == should.keys():
         for name in shows:
             _compare(shows[name], should[name], f"{place}.{name}" if place else name, found)
-    elif isinstance(shows, dict) and isinstance(should, dict) and shows.keys() == should.keys():
-        for name in shows:
+    elif (
+        isinstance(shows, dict)
+        and isinstance(should, dict)
+        and not isinstance(shows, Shown)
+        and (shows.keys() == should.keys() or _is_long(shows, should))
+    ):
+        for name in {**should, **shows}:
             inside = f"{place}[{name!r}]" if place or not isinstance(name, str) else name
-            _compare(shows[name], should[name], inside, found)
+            _compare(shows.get(name, _NOTHING), should.get(name, _NOTHING), inside, found)
+    elif isinstance(shows, list) and isinstance(should, list) and _is_long(shows, should):
+        for number, (one, other) in enumerate(zip_longest(shows, should, fillvalue=_NOTHING)):
+            _compare(one, other, f"{place}[{number}]", found)
     else:
         found.append((place, short(shows), short(should)))
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "not there"
+
+
+_NOTHING = _Nothing()
+
+
+def _is_long(*values: object) -> bool:
+    """Tell whether the difference between two values could lie behind what a message shows of them."""
+    return any(len(repr(value)) > _SHOWN for value in values)
 
 
 def short(value: object) -> str:

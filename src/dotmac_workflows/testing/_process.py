@@ -56,7 +56,7 @@ class StageClock:
         self._jumped = 0.0
 
     def jump(self, seconds: float) -> None:
-        """Jump."""
+        """Let seconds pass at once, on this clock alone; fewer than none take them back."""
         self._jumped += seconds
 
     def monotonic(self) -> float:

@@ -196,7 +196,9 @@ class Stage(Generic[W]):
             if self._woke and isinstance(error, _OVERTAKEN):
                 self.say(f"    is told: {words.error(error)}")
             elif not process.dead:
-                if isinstance(error, Broken | Violation) or not isinstance(error, Exception):
+                task = asyncio.current_task()
+                ends_the_proof = isinstance(error, KeyboardInterrupt) or (task is not None and task.cancelling())
+                if ends_the_proof or isinstance(error, Broken | Violation):
                     raise
                 raise Broken(f"{name} raised {words.error(error)}", error) from error
         if process.dead:

@@ -5,6 +5,7 @@ import traceback
 from .._core import events as ev
 from .._core.events import Event
 from ..base import StepContext
+from ..result import WorkflowResult
 from ._process import UNDOES
 
 STRIKES = {
@@ -87,7 +88,7 @@ def fact(event: Event) -> str | None:
             return f"step {event.result.step!r} is done"
         case ev.StepFailed() | ev.StepInterrupted():
             how = "failed" if isinstance(event, ev.StepFailed) else "was interrupted"
-            return f"step {event.result.step!r} {how}: {event.result.error}: {_line(event.result.message)}"
+            return f"step {event.result.step!r} {how}: {failure(event.result)}"
         case ev.RollbackStepStarted():
             return f"the rollback of {event.step!r} begins" + _attempt(event.attempt)
         case ev.RollbackStepSucceeded():
@@ -95,7 +96,7 @@ def fact(event: Event) -> str | None:
         case ev.RollbackStepSkipped():
             return f"{_undone(event)!r} has no rollback: nothing was undone"
         case ev.RollbackStepFailed():
-            return f"the rollback of {_undone(event)!r} failed: {event.result.error}: {_line(event.result.message)}"
+            return f"the rollback of {_undone(event)!r} failed: {failure(event.result)}"
         case ev.RollbackFinished():
             return "the rollback is done" if event.complete else "the rollback is incomplete"
         case ev.Claimed() | ev.Released():
@@ -134,6 +135,12 @@ def act(context: StepContext) -> str:
 def named(context: StepContext) -> str:
     """Return what of the user's runs."""
     return f"step {context.step!r}" if context.phase == "forward" else f"{UNDOES}{context.step!r}"
+
+
+def failure(result: WorkflowResult) -> str:
+    """Return why something failed, in a line."""
+    said = [text for text in (_line(result.error), _line(result.message)) if text]
+    return ": ".join(said) or "it does not say why"
 
 
 def error(raised: BaseException) -> str:

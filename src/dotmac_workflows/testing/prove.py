@@ -85,13 +85,13 @@ def _prove(proof: "Proof[Any]") -> Report:
             return _run(proof, patience=0.01)
         with ThreadPoolExecutor(1, "dotmac-workflows proof") as thread:
             # The thread that waits here is none to be patient with.
-            return _awaited(thread.submit(_run, proof, patience=0.0), proof)
-    except ProofError as error:
+            return _ended(thread.submit(_run, proof, patience=0.0), proof)
+    except (ProofError, WorkflowConfigurationError) as error:
         # The way from there to here says nothing; what counts is the message, and the cause where there is one.
         raise error.with_traceback(None) from error.__cause__
 
 
-def _awaited(running: Future[Report], proof: Proof[Any]) -> Report:
+def _ended(running: Future[Report], proof: Proof[Any]) -> Report:
     """Block until a proof has ended, or its caller is interrupted or cancelled: asyncio does that on Ctrl-C."""
     task = asyncio.current_task()
     try:
