@@ -25,37 +25,30 @@ class Finding(NamedTuple):
         return "; ".join(self.details)
 
 
-def hold(
-    schedule: Schedule,
-    ending: Ending,
-    expected: Ending | None,
-    stage: Stage[Any] | None,
-    unsteady: Collection[str] = (),
-) -> Finding | None:
+def hold(stage: Stage[Any], ending: Ending, expected: Ending | None, unsteady: Collection[str]) -> Finding | None:
     """Return what is wrong with how a run ended, or None.
 
     Args:
-        schedule: What happened in it.
+        stage: Where it was played.
         ending: How it ended.
         expected: How it must have ended; None: nothing is known of that.
-        stage: Where it was played; None: it is only compared.
         unsteady: The results whose data is another in each run.
     """
-    asked = _asked_otherwise(stage) if stage is not None else None
+    asked = _asked_otherwise(stage)
     if asked is not None:
         return asked
-    if stage is not None and schedule == Schedule() and ending.status is not stage.scenario.ends:
+    if stage.schedule == Schedule() and ending.status is not stage.scenario.ends:
         return Finding("clean", _ends_otherwise(stage))
     # A cancel takes hold before or after the step that it hits, as a crash has it; what follows is judged below.
-    if expected is not None and "cancel" not in schedule.kinds():
+    if expected is not None and "cancel" not in stage.schedule.kinds():
         if ending[:3] != expected[:3]:
             return Finding("ends", _told(ending, expected))
         if ending.world != expected.world:
             return Finding("world", _shown(ending.world, expected.world))
-        other = _other_data(ending, expected, _again(stage) if stage is not None else set(), unsteady)
+        other = _other_data(ending, expected, _again(stage), unsteady)
         if other is not None:
             return other
-    if stage is None or not _to_be_undone(ending, stage):
+    if not _to_be_undone(ending, stage):
         return None
     if ending.rollback_status == "incomplete":
         failed = [f"{step}: {error}" for step, success, error in ending.results if not success and "rollback_" in step]

@@ -16,19 +16,20 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
-from .._core.events import ApprovalRequested, Event, RollbackStepStarted, StepStarted
+from .._core.events import ApprovalRequested, Event, StepStarted
 from ..errors import WorkflowConfigurationError
-from ..status import WorkflowStatus
+from . import _strikes as strikes
 from ._advice import explain
 from ._effects import Watch
 from ._findings import Finding, hold
 from ._options import Options, wrong
 from ._picture import short
-from ._process import Broken, Ending, Place
-from ._schedule import GATES, STEPS, Departure, DepartureKind, Fault, Schedule, parse
+from ._process import Broken, Ending
+from ._schedule import GATES, STEPS, Departure, DepartureKind, Schedule, parse
 from ._stage import Stage
+from ._strikes import Course, Strike, Struck
 from ._time import ProofTime, wall_clock
 from .report import ProofError, Report, Round
 from .scenario import Scenario
@@ -46,31 +47,9 @@ class Stopped(BaseException):
     """Nobody waits for the proof any more."""
 
 
-class _Course(NamedTuple):
-    """A run without faults, to which those with faults are compared."""
-
-    schedule: Schedule
-    ending: Ending
-    places: list[Place]
-    events: list[Any]
-    world: object
-
-
-_Strike: TypeAlias = tuple[_Course, tuple[Fault, ...]]
-
-
-class _Struck(NamedTuple):
-    """A course with one crash: what a second one can hit."""
-
-    course: _Course
-    point: int
-    points: int
-    """How many it passed in all."""
-    waits: list[int]
-    """Those where a coroutine stands, behind the crash."""
-
-
 class Proof(Generic[W]):
+    """A scenario that goes through its schedules, once."""
+
     def __init__(self, scenario: Scenario[W], options: Options) -> None:
         if not isinstance(scenario, Scenario):
             raise wrong(f"{scenario!r} is no scenario", "Give a dotmac_workflows.testing.Scenario")
@@ -90,8 +69,8 @@ class Proof(Generic[W]):
         self._watch = Watch()
         self._unsteady: set[str] = set()
         """The results whose data is another in each clean run."""
-        self._courses: list[_Course] = []
-        self._struck: list[_Struck] = []
+        self._courses: list[Course] = []
+        self._struck: list[Struck] = []
         self._rounds: list[Round] = []
         self._played = 0
         self._planned = 0
@@ -110,7 +89,7 @@ class Proof(Generic[W]):
         with self._wall_clock, self._watch:
             await self._play_courses()
             if self._only is not None:
-                await self._play_only(self._only)
+                self._see_that_it_came_to_pass(await self._play(self._courses[-1], self._only))
                 self._rounds.append(Round("the schedule asked for", 1, 1))
             else:
                 self._see_that_it_shows_something()
@@ -196,7 +175,7 @@ class Proof(Generic[W]):
         again = await stage.play_or_broken()
         self._has_a_world = stage.world is not None
         if isinstance(again, Broken) or again[:4] != clean.ending[:4]:
-            shown = again.what if isinstance(again, Broken) else hold(Schedule(), again, clean.ending, None)
+            shown = again.what if isinstance(again, Broken) else hold(stage, again, clean.ending, ())
             remedy = "Make what they start from the same each time, and let observe leave out what is random"
             if stage.world is clean.world:
                 remedy = "Scenario.world returned the same object twice: let it make a new one each time"
@@ -207,39 +186,20 @@ class Proof(Generic[W]):
             if self._only.departures:
                 await self._course(Schedule(self._only.departures))
             return
-        for departures in self._departures(clean.events):
-            if not {departure.kind for departure in departures} & self._without:
-                await self._course(Schedule(departures))
-        deepest = self._deepest()
-        if _fails(deepest) and "undo-fails" not in self._without:
-            for step, visit in _undone(deepest.events):
+        for departure in _departures(clean.events):
+            if departure.kind not in self._without:
+                await self._course(Schedule((departure,)))
+        deepest = strikes.deepest(self._courses)
+        if strikes.fails(deepest) and "undo-fails" not in self._without:
+            for step, visit in strikes.undone(deepest.events):
                 await self._course(Schedule((*deepest.schedule.departures, Departure("undo-fails", step, visit))))
         self._rounds.append(Round("courses without a fault", len(self._courses), len(self._courses)))
 
-    def _deepest(self) -> _Course:
-        """Return the course that fails and undoes the most; where none fails, any."""
-        courses = [course for course in self._courses if "undo-fails" not in course.schedule.kinds()]
-        return max(courses, key=lambda course: len(_undone(course.events)) if _fails(course) else -1)
-
-    @staticmethod
-    def _departures(events: Sequence[Any]) -> list[tuple[Departure, ...]]:
-        started = [(e.step, e.visit) for e in events if isinstance(e, StepStarted) and e.attempt == 1]
-        opened: Counter[str] = Counter()
-        gates = []
-        for event in events:
-            if isinstance(event, ApprovalRequested):
-                opened[event.step] += 1
-                gates.append((event.step, opened[event.step]))
-        found: list[tuple[Departure, ...]] = [(Departure(STEPS[0], *at),) for at in started]
-        found += [(Departure(kind, *at),) for kind in GATES for at in gates]
-        found += [(Departure(kind, *at),) for kind in STEPS[1:] for at in started]
-        return found
-
-    async def _course(self, schedule: Schedule) -> _Course:
+    async def _course(self, schedule: Schedule) -> Course:
         stage = self._stage_of(schedule)
         ending = await self._ended(stage, schedule, None)
         self._see_that_it_came_to_pass(stage)
-        course = _Course(schedule, ending, stage.places, stage.events, stage.world)
+        course = Course(schedule, ending, stage.places, stage.events, stage.world)
         expected = self._should_be(schedule)
         await self._hold(schedule, stage, ending, expected)
         self._courses.append(course)
@@ -249,8 +209,6 @@ class Proof(Generic[W]):
 
     def _should_be(self, schedule: Schedule) -> Ending | None:
         """Return how a course must end because another one, that differs in nothing that counts, does."""
-        if not schedule.departures and self._courses:
-            return self._courses[0].ending
         for departure in schedule.departures:
             if departure.kind in _LIKE_CLEAN:
                 return self._courses[0].ending
@@ -259,90 +217,44 @@ class Proof(Generic[W]):
                 return next((course.ending for course in self._courses if course.schedule == rejected), None)
         return None
 
-    async def _play_only(self, only: Schedule) -> None:
-        """Play the schedule that was asked for, after its course.
-
-        Raises:
-            WorkflowConfigurationError: The scenario has no such step, or passes fewer points.
-        """
-        self._see_that_it_came_to_pass(await self._play(self._courses[-1], only))
-
     # The rounds with faults.
 
     async def _strike(self) -> None:
-        calls, crashes, rivals = self._calls(), self._crashes(), self._rivals()
+        wanted = self._wanted
+        calls = wanted("disconnect", strikes.calls(self._courses))
+        crashes, rivals = (
+            wanted("crash", strikes.crashes(self._courses)),
+            wanted("rival", strikes.rivals(self._courses)),
+        )
         # What is rarer is not starved by what is simpler.
-        first = _shares(self._budget - self._budget // 4, [len(calls), len(crashes)])
+        first = strikes.shares(self._budget - self._budget // 4, [len(calls), len(crashes)])
         self._planned = self._played + sum(first)
         await self._round("a call that fails", calls, first[0])
         await self._round("one crash", crashes, first[1])
-        freezes, pairs = self._freezes(), self._pairs()
-        then = _shares(self._budget - sum(first), [len(rivals), len(freezes), len(pairs)])
+        freezes, pairs = wanted("freeze", strikes.freezes(self._struck)), wanted("pair", strikes.pairs(self._struck))
+        then = strikes.shares(self._budget - sum(first), [len(rivals), len(freezes), len(pairs)])
         self._planned = self._played + sum(then)
         exact = first[1] == len(crashes)
         await self._round("a rival", rivals, then[0])
         await self._round("a frozen process", freezes, then[1], exact=exact)
         await self._round("two crashes", pairs, then[2], exact=exact)
 
-    def _calls(self) -> list[_Strike]:
-        """Return each call of a step in a clean run, and of a rollback in a run that undoes the most, failing."""
-        if "disconnect" in self._without:
-            return []
-        clean, deepest = self._courses[0], self._deepest()
-        return [
-            (course, (Fault("disconnect", point),))
-            for course in ([clean] if deepest is clean else [clean, deepest])
-            for point, place in enumerate(course.places)
-            if (place.when, place.what) == ("before", "call") and (course is clean or place.undoes)
-        ]
+    def _wanted(self, kind: str, found: list[Strike]) -> list[Strike]:
+        return [] if kind in self._without else found
 
-    def _crashes(self) -> list[_Strike]:
-        if "crash" in self._without:
-            return []
-        return [(course, (Fault("crash", point),)) for course in self._courses for point in range(len(course.places))]
-
-    def _rivals(self) -> list[_Strike]:
-        if "rival" in self._without:
-            return []
-        return [(course, (Fault("rival", point),)) for course in self._courses for point in _waits(course.places)]
-
-    def _freezes(self) -> list[_Strike]:
-        """Return what single crashes showed that a frozen process can meet.
-
-        What one does after a cancel, which runs nothing again, no key can make harmless: left out.
-        """
-        if "freeze" in self._without:
-            return []
-        return [
-            (struck.course, (Fault("freeze", struck.point), Fault("wake", wake)))
-            for struck in self._struck
-            if struck.point in _waits(struck.course.places) and "cancel" not in struck.course.schedule.kinds()
-            for wake in [*struck.waits, struck.points + 1]
-        ]
-
-    def _pairs(self) -> list[_Strike]:
-        if "pair" in self._without:
-            return []
-        return [
-            (struck.course, (Fault("crash", struck.point), Fault("crash", second)))
-            for struck in self._struck
-            for second in range(struck.point + 1, struck.points)
-        ]
-
-    async def _round(self, name: str, strikes: list[_Strike], share: int, *, exact: bool = True) -> None:
-        total = len(strikes)
+    async def _round(self, name: str, found: list[Strike], share: int, *, exact: bool = True) -> None:
+        total = len(found)
         if total > share:
-            chosen = sorted(self._chance.sample(range(total), share))
-            strikes = [strikes[number] for number in chosen]
-        for course, faults in strikes:
+            found = [found[number] for number in sorted(self._chance.sample(range(total), share))]
+        for course, faults in found:
             stage = await self._play(course, course.schedule.struck_by(*faults))
             self._see_that_it_came_to_pass(stage)
             point = faults[0].point
             self._hit.add((course.schedule, point))
             if len(faults) == 1 and faults[0].kind == "crash":
-                self._struck.append(_Struck(course, point, len(stage.places), _waits(stage.places, point)))
+                self._struck.append(Struck(course, point, len(stage.places), strikes.waits(stage.places, point)))
         if total:
-            self._rounds.append(Round(name, len(strikes), total, exact))
+            self._rounds.append(Round(name, len(found), total, exact))
 
     def _see_that_it_came_to_pass(self, stage: Stage[W]) -> None:
         """Refuse a run that went another way than those before it, on which its schedule was drawn up.
@@ -359,7 +271,7 @@ class Proof(Generic[W]):
         if missing:
             raise _not_the_same(stage.schedule, f"{missing} did not come to pass")
 
-    async def _play(self, course: _Course, schedule: Schedule) -> Stage[W]:
+    async def _play(self, course: Course, schedule: Schedule) -> Stage[W]:
         stage = self._stage_of(schedule)
         # A step whose call failed may fail or go on: what follows is judged by itself.
         expected = None if "disconnect" in schedule.kinds() else course.ending
@@ -398,10 +310,10 @@ class Proof(Generic[W]):
         return ending
 
     async def _hold(self, schedule: Schedule, stage: Stage[W], ending: Ending, expected: Ending | None) -> None:
-        finding = hold(schedule, ending, expected, stage, self._unsteady)
+        finding = hold(stage, ending, expected, self._unsteady)
         while finding is not None and expected is not None and await self._is_unsteady(schedule, finding, expected):
             self._unsteady.add(finding.step)
-            finding = hold(schedule, ending, expected, stage, self._unsteady)
+            finding = hold(stage, ending, expected, self._unsteady)
         if finding is None:
             return
         await self._see_that_it_is_the_same(schedule, finding, expected)
@@ -472,31 +384,23 @@ class Proof(Generic[W]):
         ending = await stage.play_or_broken()
         if isinstance(ending, Broken):
             return stage, Finding("broken", [ending.what])
-        finding = hold(schedule, ending, expected, stage, self._unsteady)
+        finding = hold(stage, ending, expected, self._unsteady)
         return None if finding is None else (stage, finding)
 
 
-def _fails(course: _Course) -> bool:
-    return course.ending.status is WorkflowStatus.FAILED
-
-
-def _undone(events: Sequence[Any]) -> list[tuple[str, int]]:
-    return [(e.step, e.visit) for e in events if isinstance(e, RollbackStepStarted) and e.attempt == 1]
-
-
-def _waits(places: Sequence[Place], after: int = -1) -> list[int]:
-    """Return the points where a coroutine stands, so that others can go on meanwhile."""
-    return [number for number, place in enumerate(places) if place.what != "call" and number > after]
-
-
-def _shares(left: int, wanted: Sequence[int]) -> list[int]:
-    """Share out what is left as evenly as the wants allow."""
-    shares = [0] * len(wanted)
-    order = sorted(range(len(wanted)), key=lambda number: wanted[number])
-    for done, number in enumerate(order):
-        shares[number] = min(wanted[number], left // (len(wanted) - done))
-        left -= shares[number]
-    return shares
+def _departures(events: Sequence[Any]) -> list[Departure]:
+    """Return each way in which a run can depart from the clean one, whose events these are."""
+    started = [(e.step, e.visit) for e in events if isinstance(e, StepStarted) and e.attempt == 1]
+    opened: Counter[str] = Counter()
+    gates = []
+    for event in events:
+        if isinstance(event, ApprovalRequested):
+            opened[event.step] += 1
+            gates.append((event.step, opened[event.step]))
+    found = [Departure(STEPS[0], *at) for at in started]
+    found += [Departure(kind, *at) for kind in GATES for at in gates]
+    found += [Departure(kind, *at) for kind in STEPS[1:] for at in started]
+    return found
 
 
 def _missing(schedule: Schedule, stage: Stage[Any]) -> str:

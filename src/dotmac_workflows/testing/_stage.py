@@ -86,7 +86,7 @@ class Stage(Generic[W]):
         outage: float,
         only_again: bool = False,
         tell: Callable[[str], None] | None = None,
-        set_wall_clock: Callable[[int], None] | None = None,
+        set_wall_clock: Callable[[int], None],
         known: dict[tuple[str, str], Event],
         watch: Watch,
     ) -> None:
@@ -154,11 +154,10 @@ class Stage(Generic[W]):
                 await self._to_the_end()
                 while self._sleepers:
                     await self._wake()
-                await end(asyncio.all_tasks())
-                ending = await self._ending()
             finally:
                 self._watch.look_away()
                 await end({*asyncio.all_tasks(), *(task for process in self._everybody for task in process.tasks)})
+            ending = await self._ending()
             await leave(worlds)
         return ending
 
@@ -389,11 +388,10 @@ class Stage(Generic[W]):
         sleeper = self._sleepers.pop()
         self.say(f"process {sleeper.process.number} wakes up and goes on")
         sleeper.thawed.set_result(None)
-        await asyncio.wait({sleeper.task})
-        error = sleeper.task.exception()
+        (error,) = await asyncio.gather(sleeper.task, return_exceptions=True)
         if isinstance(error, _OVERTAKEN):
             self.say(f"    is told: {words.error(error)}")
-        elif error is not None and not sleeper.process.dead:
+        elif isinstance(error, BaseException) and not sleeper.process.dead:
             raise Broken(f"the process that was frozen raised {words.error(error)}", error)
 
     # What the store tells.
@@ -466,8 +464,7 @@ class Stage(Generic[W]):
 
     def show_time(self) -> None:
         """Have the clock on the wall show what time it is."""
-        if self._set_wall_clock is not None:
-            self._set_wall_clock(self.clock.time_ns() - round(self._held_back * 1_000_000_000))
+        self._set_wall_clock(self.clock.time_ns() - round(self._held_back * 1_000_000_000))
 
     # What they share.
 

@@ -5,11 +5,14 @@ import importlib.util
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from ._effects import listener
 from ._jumping_loop import JumpingLoop
 from .clock import FakeClock
+
+if TYPE_CHECKING:
+    from ._wall_clock import WallClock
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -66,7 +69,7 @@ class ProofLoop(JumpingLoop):
         return super().run_in_executor(executor, heard, *args)
 
 
-def wall_clock() -> Any:
+def wall_clock() -> "WallClock | RuntimeClockOnly":
     """Return what sets the time that the whole process sees, where that can be had."""
     if importlib.util.find_spec("time_machine") is None:
         return RuntimeClockOnly()
@@ -79,4 +82,6 @@ class RuntimeClockOnly(nullcontext[None]):
     """Leaves the time of the process alone: only ``Runtime.clock`` is virtual."""
 
     covers_everything = False
-    set = None
+
+    def set(self, at_ns: int) -> None:
+        """See `WallClock.set`."""
