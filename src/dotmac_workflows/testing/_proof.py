@@ -222,10 +222,8 @@ class Proof(Generic[W]):
     async def _strike(self) -> None:
         wanted = self._wanted
         calls = wanted("disconnect", strikes.calls(self._courses))
-        crashes, rivals = (
-            wanted("crash", strikes.crashes(self._courses)),
-            wanted("rival", strikes.rivals(self._courses)),
-        )
+        crashes = wanted("crash", strikes.crashes(self._courses))
+        rivals = wanted("rival", strikes.rivals(self._courses))
         # What is rarer is not starved by what is simpler.
         first = strikes.shares(self._budget - self._budget // 4, [len(calls), len(crashes)])
         self._planned = self._played + sum(first)
